@@ -1,0 +1,95 @@
+/**
+ * Slide, Level, Tile: what every format offers, whatever scanner wrote the file.
+ *
+ * The meaning of levels, coordinates and properties is OpenSlide's (openslide.h): level 0 is the
+ * largest, a region's corner is given in level-0 pixels and its size in its own level's pixels.
+ */
+
+/** One resolution of the pyramid. */
+export interface Level {
+  readonly widthPx: number;
+  readonly heightPx: number;
+  /** Level-0 pixels per pixel of this level, the mean of both axes; 1 for level 0. */
+  readonly downsample: number;
+  readonly tileWidthPx: number;
+  readonly tileHeightPx: number;
+}
+
+/** How a tile's bytes are compressed. */
+export type Compression = "none" | "jpeg" | "deflate" | "lzw";
+
+/** A tile as it lies in the file, with all that a decoder must know. */
+export interface RawTile {
+  /** Compressed bytes; empty where the file has none for this tile, which then is background. */
+  readonly data: Uint8Array<ArrayBuffer>;
+  readonly compression: Compression;
+  /** Size of the decoded picture, padding at the slide's edges included. */
+  readonly widthPx: number;
+  readonly heightPx: number;
+  /** Samples per pixel and bits per sample, as stored. */
+  readonly samplesPerPixel: number;
+  readonly bitsPerSample: number;
+  /** What the samples mean once decoded (TIFF 6.0 §8 and §21): for JPEG, whether a YCbCr conversion is due. */
+  readonly photometric: "grey" | "grey-inverted" | "rgb" | "ycbcr";
+  /** Horizontal differencing (TIFF 6.0 §14), undone after decompression. */
+  readonly predictor: "none" | "horizontal";
+  /** Byte order of samples wider than a byte. */
+  readonly littleEndian: boolean;
+  /** JPEG only: an abbreviated stream of tables that every tile shares (TIFF Technical Note 2, JPEGTables). */
+  readonly jpegTables: Uint8Array<ArrayBuffer> | undefined;
+}
+
+/** Interleaved RGB, one byte a sample: `[heightPx, widthPx, 3]`. */
+export interface Picture {
+  readonly data: Uint8Array;
+  readonly widthPx: number;
+  readonly heightPx: number;
+}
+
+/** A rectangle to read. */
+export interface Region {
+  /** Index into `Slide.levels`. */
+  readonly level: number;
+  /** Corner in level-0 pixels, integers, may lie outside the slide. */
+  readonly x0Px: number;
+  readonly y0Px: number;
+  /** Size in the level's own pixels, integers of at least 1. */
+  readonly widthPx: number;
+  readonly heightPx: number;
+  readonly signal?: AbortSignal;
+}
+
+/** Properties that this project reads itself, beside OpenSlide's names with their values. */
+export interface Properties {
+  /** OpenSlide's name of the vendor: "aperio", "generic-tiff". */
+  readonly vendor: string;
+  /** Micrometres per level-0 pixel, where the file says. */
+  readonly mppX: number | undefined;
+  readonly mppY: number | undefined;
+  readonly objectivePower: number | undefined;
+  /** OpenSlide's properties, by its names ("openslide.mpp-x", "aperio.AppMag"), values as text. */
+  readonly all: Readonly<Record<string, string>>;
+}
+
+export interface Slide {
+  /** What it is: "aperio", "generic-tiff". */
+  readonly format: string;
+  /** Largest first; at least one. */
+  readonly levels: readonly Level[];
+  readonly properties: Properties;
+  /** Label, macro, thumbnail: by OpenSlide's names, each decoded when asked for. */
+  readonly associated: ReadonlyMap<string, () => Promise<Picture>>;
+  /** What lies outside the slide and under missing tiles: red, green, blue, 0 to 255. */
+  readonly background: readonly [number, number, number];
+  /**
+   * Reads a rectangle at a level as interleaved RGB `[heightPx, widthPx, 3]`; outside the slide it
+   * is the background.
+   * @throws {RangeError} where the region makes no sense; {CodecError} where a tile cannot be
+   *   decoded; {SourceError} where its bytes cannot be read; the signal's reason where it is aborted.
+   */
+  readRegion(region: Region): Promise<Picture>;
+  /** The undecoded bytes of one tile. @throws {RangeError} where there is no such tile. */
+  rawTile(level: number, column: number, row: number): Promise<RawTile>;
+  /** Frees the file, decoders and caches; reads after it fail. */
+  close(): Promise<void>;
+}

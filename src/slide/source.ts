@@ -1,0 +1,116 @@
+/** Byte ranges from a file or memory: all that a format's reader knows of where a slide lies. */
+
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { SourceError } from "../errors.ts";
+
+/** Random access to the bytes of one object. */
+export interface Source {
+  /** Path, or URL without its query: for messages. */
+  readonly location: string;
+  readonly sizeBytes: number;
+  /**
+   * Reads `lengthBytes` from `offsetBytes`, fewer where the object ends before.
+   * @throws {SourceError} where the bytes cannot be had; {RangeError} for a negative or fractional range.
+   */
+  read(
+    offsetBytes: number,
+    lengthBytes: number,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array<ArrayBuffer>>;
+  close(): Promise<void>;
+}
+
+function clampRange(sizeBytes: number, offsetBytes: number, lengthBytes: number): number {
+  if (
+    !Number.isSafeInteger(offsetBytes) || !Number.isSafeInteger(lengthBytes) ||
+    offsetBytes < 0 || lengthBytes < 0
+  ) {
+    throw new RangeError(`Cannot read ${lengthBytes} bytes from offset ${offsetBytes}`);
+  }
+  return Math.max(0, Math.min(lengthBytes, sizeBytes - offsetBytes));
+}
+
+/** A source over bytes in memory, which it does not copy. */
+export class MemorySource implements Source {
+  readonly sizeBytes: number;
+  constructor(readonly bytes: Uint8Array, readonly location = "memory") {
+    this.sizeBytes = bytes.byteLength;
+  }
+  read(offsetBytes: number, lengthBytes: number): Promise<Uint8Array<ArrayBuffer>> {
+    const length = clampRange(this.sizeBytes, offsetBytes, lengthBytes);
+    return Promise.resolve(this.bytes.slice(offsetBytes, offsetBytes + length));
+  }
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+/**
+ * A source over a file. Reads are synchronous: a tile is some kilobytes and mostly in the page
+ * cache, where a hand-over to another thread costs more than the read.
+ */
+export class FileSource implements Source {
+  #descriptor: number | undefined;
+  private constructor(
+    descriptor: number,
+    readonly location: string,
+    readonly sizeBytes: number,
+  ) {
+    this.#descriptor = descriptor;
+  }
+
+  /** Opens a regular file. @throws {SourceError} where there is none, it is a folder or it may not be read. */
+  static open(path: string): FileSource {
+    let descriptor: number | undefined;
+    try {
+      descriptor = openSync(path, "r");
+      const stat = fstatSync(descriptor);
+      if (!stat.isFile()) {
+        throw new SourceError(
+          `Cannot open "${path}": it is ${stat.isDirectory() ? "a folder" : "not a regular file"}`,
+          { location: path },
+        );
+      }
+      return new FileSource(descriptor, path, stat.size);
+    } catch (cause) {
+      if (descriptor !== undefined) closeSync(descriptor);
+      if (cause instanceof SourceError) throw cause;
+      const why = (cause as { code?: string }).code === "ENOENT"
+        ? "there is no such file"
+        : (cause as Error).message;
+      throw new SourceError(`Cannot open "${path}": ${why}`, { location: path }, { cause });
+    }
+  }
+
+  // deno-lint-ignore require-await -- async so that misuse rejects instead of throwing
+  async read(offsetBytes: number, lengthBytes: number): Promise<Uint8Array<ArrayBuffer>> {
+    const length = clampRange(this.sizeBytes, offsetBytes, lengthBytes);
+    if (this.#descriptor === undefined) {
+      throw new SourceError(`Cannot read "${this.location}": it is closed`, {
+        location: this.location,
+      });
+    }
+    const data = new Uint8Array(length);
+    let done = 0;
+    try {
+      while (done < length) {
+        const n = readSync(this.#descriptor, data, done, length - done, offsetBytes + done);
+        if (n === 0) break; // The file shrank since it was opened.
+        done += n;
+      }
+    } catch (cause) {
+      throw new SourceError(
+        `Cannot read "${this.location}" at offset ${offsetBytes}: ${(cause as Error).message}`,
+        { location: this.location },
+        { cause },
+      );
+    }
+    return done === length ? data : data.subarray(0, done);
+  }
+
+  close(): Promise<void> {
+    if (this.#descriptor !== undefined) closeSync(this.#descriptor);
+    this.#descriptor = undefined;
+    return Promise.resolve();
+  }
+}
