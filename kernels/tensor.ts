@@ -1,0 +1,130 @@
+/** A buffer on the GPU with a shape and a type; uploads and reads back. */
+
+import { BufferUsage, type Gpu, MapMode } from "./device.ts";
+import { KernelError } from "./errors.ts";
+
+const BYTES = { f32: 4, f16: 2, u32: 4, i32: 4, u8: 1 } as const;
+
+/** Element types; `u8` lies packed, four to a u32, since WGSL has no bytes. */
+export type ElementType = keyof typeof BYTES;
+
+let lastId = 0;
+
+/** Shape, outermost first, and type over a storage buffer padded to 16 bytes. */
+export class Tensor {
+  /** Unique in the process: what caches of bind groups go by. */
+  readonly id = ++lastId;
+  readonly buffer: GPUBuffer;
+  /** Bytes of the elements, without padding. */
+  readonly byteLength: number;
+
+  /**
+   * Allocates on the device; what it holds is zero.
+   * @throws {RangeError} for a negative or fractional shape.
+   * @throws {KernelError} where the device allows no buffer of that size.
+   */
+  constructor(
+    readonly gpu: Gpu,
+    readonly type: ElementType,
+    readonly shape: readonly number[],
+    readonly label = "tensor",
+  ) {
+    let count = 1;
+    for (const size of shape) {
+      if (!Number.isSafeInteger(size) || size < 0) {
+        throw new RangeError(`Cannot make a tensor of shape [${shape.join(", ")}]`);
+      }
+      count *= size;
+    }
+    this.byteLength = count * BYTES[type];
+    const size = Math.max(16, Math.ceil(this.byteLength / 16) * 16);
+    const limit = Math.min(gpu.limits.maxBufferSize, gpu.limits.maxStorageBufferBindingSize);
+    if (size > limit) {
+      throw new KernelError(
+        `Cannot allocate ${size} bytes for "${label}" [${shape.join(", ")}]: ` +
+          `the GPU "${gpu.adapter.name}" binds at most ${limit}`,
+        "device",
+      );
+    }
+    gpu.check();
+    this.buffer = gpu.device.createBuffer({
+      label,
+      size,
+      usage: BufferUsage.STORAGE | BufferUsage.COPY_SRC | BufferUsage.COPY_DST,
+    });
+  }
+
+  /** Makes a tensor that holds `data`, whose length must be that of the shape. */
+  static from(
+    gpu: Gpu,
+    data: Float32Array | Uint32Array | Int32Array | Uint8Array,
+    shape: readonly number[],
+    label?: string,
+  ): Tensor {
+    const type = data instanceof Float32Array
+      ? "f32"
+      : data instanceof Uint32Array
+      ? "u32"
+      : data instanceof Int32Array
+      ? "i32"
+      : "u8";
+    const tensor = new Tensor(gpu, type, shape, label);
+    tensor.write(data);
+    return tensor;
+  }
+
+  /** Uploads all elements. @throws {RangeError} where the number of bytes differs. */
+  write(data: Float32Array | Uint32Array | Int32Array | Uint8Array): void {
+    if (data.byteLength !== this.byteLength) {
+      throw new RangeError(
+        `Cannot write ${data.byteLength} bytes into "${this.label}" [${
+          this.shape.join(", ")
+        }] of ${this.byteLength}`,
+      );
+    }
+    const whole = data.byteLength & ~3;
+    const { queue } = this.gpu.device;
+    // writeBuffer takes multiples of four only; the last odd bytes go in a word of their own.
+    // Dawn takes shared memory too; the types of WebGPU do not say so.
+    const bytes = data.buffer as ArrayBuffer;
+    if (whole > 0) queue.writeBuffer(this.buffer, 0, bytes, data.byteOffset, whole);
+    if (whole < data.byteLength) {
+      const rest = new Uint8Array(4);
+      rest.set(new Uint8Array(data.buffer, data.byteOffset + whole, data.byteLength - whole));
+      queue.writeBuffer(this.buffer, whole, rest);
+    }
+  }
+
+  /**
+   * Copies the bytes back once everything submitted is done.
+   * @throws {KernelError} where the device fails meanwhile.
+   */
+  async readBytes(): Promise<ArrayBuffer> {
+    const { device } = this.gpu;
+    const staging = device.createBuffer({
+      label: `${this.label} read back`,
+      size: this.buffer.size,
+      usage: BufferUsage.COPY_DST | BufferUsage.MAP_READ,
+    });
+    try {
+      const encoder = device.createCommandEncoder({ label: `${this.label} read back` });
+      encoder.copyBufferToBuffer(this.buffer, 0, staging, 0, staging.size);
+      this.gpu.submit([encoder.finish()]);
+      await this.gpu.wait(staging.mapAsync(MapMode.READ));
+      return staging.getMappedRange().slice(0, this.byteLength);
+    } finally {
+      staging.destroy();
+    }
+  }
+
+  /** The elements of an `f32` tensor. @throws {TypeError} for another type. */
+  async readFloats(): Promise<Float32Array> {
+    if (this.type !== "f32") throw new TypeError(`Cannot read "${this.label}" as f32`);
+    return new Float32Array(await this.readBytes());
+  }
+
+  /** Frees the device's memory; what still runs on it finishes first. */
+  destroy(): void {
+    this.buffer.destroy();
+  }
+}
