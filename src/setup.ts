@@ -137,6 +137,13 @@ export function aptCommands(suite: string | undefined, source: AptFile | undefin
   return lines.join(" &&\n  ");
 }
 
+/** Whether a package's version, such as "22.3.6-1+deb12u1", comes before `oldest`, such as "23.2". */
+export function isOlder(version: string, oldest: string): boolean {
+  const [major = 0, minor = 0] = version.split(/[^0-9]+/).map(Number);
+  const [oldestMajor = 0, oldestMinor = 0] = oldest.split(".").map(Number);
+  return major < oldestMajor || (major === oldestMajor && minor < oldestMinor);
+}
+
 /** What the stamp remembers: the state that was looked at, and whether Dawn accepted a driver in it. */
 export function stampText(state: readonly string[], accepted: boolean): string {
   return [...state, accepted ? "accepted" : "refused", ""].join("\n");
@@ -260,6 +267,7 @@ async function run(
     const output = await new Deno.Command(command, {
       args: [...args],
       cwd: ROOT,
+      env: { NO_COLOR: "1" },
       stdin: "null",
       ...(timeoutMs === undefined ? {} : { signal: AbortSignal.timeout(timeoutMs) }),
     }).output();
@@ -279,14 +287,15 @@ async function askDawn(): Promise<{ adapter: string } | { refusal: string }> {
     import { create } from "webgpu";
     globalThis.gpu = create([]); // collected too early, it takes the process down
     const adapter = await globalThis.gpu.requestAdapter();
-    if (adapter === null) throw new Error("Dawn found no adapter");
+    if (adapter === null) Deno.exit(1); // Dawn has said why on standard error
     globalThis.device = await adapter.requestDevice();
     console.log("adapter: " + (adapter.info.description || adapter.info.device));
     Deno.exit(0);`;
   const { success, stdout, text } = await run(Deno.execPath(), ["eval", "-q", script], 60_000);
   const [, adapter] = /^adapter: (.*)$/m.exec(stdout) ?? [];
   if (success && adapter !== undefined) return { adapter };
-  return { refusal: text.split("\n").slice(-12).join("\n") };
+  const lines = text.split("\n").filter((line) => line.trim() !== "" && !/^\s+at /.test(line));
+  return { refusal: lines.slice(-8).join("\n") || "Dawn found no adapter" };
 }
 
 /** What to put before a command that needs root: nothing for root, sudo where it asks for no password, undefined without either. */
@@ -322,15 +331,15 @@ async function aptInstall(
       return await run(command!, rest); // apt gives up by itself; killed midway it leaves packages half configured
     };
     say("reading the lists of packages (apt-get update)");
-    const updated = await apt("update");
+    const updated = await apt("update"); // where it fails, lists that are there may yet do
     const from = suite ? ` from ${suite}` : "";
     say(`installing ${PACKAGES.join(" ")}${from}, which takes a minute`);
     const target = suite ? ["-t", suite] : [];
     const installed = await apt("install", "--no-install-recommends", ...target, ...PACKAGES);
     if (installed.success) return true;
-    // A list that was out of date or could not be had is why packages are not found.
-    if (!updated.success) say(`apt-get update failed:\n${lastLines(updated.text)}`);
-    say(`apt-get install failed:\n${lastLines(installed.text)}`);
+    const complaints = `${updated.text}\n${installed.text}`.split("\n")
+      .filter((line) => /^[WE]: /.test(line));
+    say(`Cannot install them:\n${lastLines(complaints.join("\n") || installed.text)}`);
     return false;
   } finally {
     await Deno.remove(folder, { recursive: true });
@@ -386,11 +395,12 @@ async function setUpDriver(alreadyRefused: boolean): Promise<boolean | undefined
       return true;
     }
   }
-  const version = await run("dpkg-query", ["-W", "-f=${Version}", PACKAGES[1]!], 10_000);
-  say(
-    `going on without: this system's Mesa (${version.text}) is refused, ${OLDEST_MESA} or newer is needed:\n` +
-      lastLines(answer.refusal),
-  );
+  const query = await run("dpkg-query", ["-W", "-f=${Version}", PACKAGES[1]!], 10_000);
+  const version = query.success ? query.text : "none";
+  const why = isOlder(version, OLDEST_MESA)
+    ? `is too old, ${OLDEST_MESA} or newer is needed`
+    : "is installed, yet Dawn refuses it";
+  say(`going on without: Mesa ${version} of this system ${why}:\n${lastLines(answer.refusal)}`);
   return false;
 }
 

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import {
   aptCommands,
   chooseRemedy,
+  isOlder,
   machineState,
   parseOsRelease,
   stampText,
@@ -125,6 +126,14 @@ Deno.test("aptCommands() says what to add first, without a mirror's password", (
     aptCommands(undefined, undefined),
     "sudo apt-get update &&\n  sudo apt-get install -y libvulkan1 mesa-vulkan-drivers",
   );
+});
+
+Deno.test("isOlder() compares versions of packages as numbers", () => {
+  assert.equal(isOlder("22.3.6-1+deb12u1", "23.2"), true);
+  assert.equal(isOlder("23.1.9", "23.2"), true);
+  assert.equal(isOlder("23.2.1-1ubuntu3.1~22.04.2", "23.2"), false);
+  assert.equal(isOlder("25.0.7-2~bpo12+1", "23.2"), false);
+  assert.equal(isOlder("23.10.0", "23.2"), false);
 });
 
 Deno.test("stampText() differs with every line of the state and with the outcome", () => {
