@@ -171,18 +171,12 @@ export class Gpu {
     const api = create(toggles);
     pinned.push(api);
     const polling = Polling.install();
-    let adapter: GPUAdapter | null;
-    try {
-      adapter = await api.requestAdapter({ powerPreference: "high-performance" });
-    } catch (cause) {
-      throw new KernelError(
-        `Cannot ask for a GPU: ${firstLine((cause as Error).message)}`,
-        "device",
-        { cause },
-      );
-    }
+    const adapter = await requestAdapter(api);
     if (adapter === null) {
-      if (options.adapter === undefined || await Gpu.#isEmpty()) return undefined;
+      if (options.adapter === undefined) return undefined;
+      const any = create(TOGGLES);
+      pinned.push(any);
+      if (await requestAdapter(any) === null) return undefined;
       throw new KernelError(
         `Cannot find the adapter "${options.adapter}"; unset ADAPTER to take the fastest there is`,
         "device",
@@ -198,14 +192,13 @@ export class Gpu {
         /llvmpipe|swiftshader/i.test(info.device + info.description),
     };
     polling.eagerTicks = description.isSoftware ? EAGER_TICKS.software : EAGER_TICKS.hardware;
-    const offered = adapter;
     let device: GPUDevice;
     try {
-      device = await offered.requestDevice({
+      device = await adapter.requestDevice({
         requiredFeatures: (WANTED_FEATURES as readonly string[] as readonly GPUFeatureName[])
-          .filter((feature) => offered.features.has(feature)),
+          .filter((feature) => adapter.features.has(feature)),
         requiredLimits: Object.fromEntries(
-          WANTED_LIMITS.map((limit) => [limit, offered.limits[limit]]),
+          WANTED_LIMITS.map((limit) => [limit, adapter.limits[limit]]),
         ),
       });
     } catch (cause) {
@@ -216,12 +209,6 @@ export class Gpu {
       );
     }
     return new Gpu(device, description, info, polling);
-  }
-
-  static async #isEmpty(): Promise<boolean> {
-    const api = create(TOGGLES);
-    pinned.push(api);
-    return await api.requestAdapter() === null;
   }
 
   /** Submits recorded commands. @throws {KernelError} where an earlier command failed or the device was lost. */
@@ -284,6 +271,17 @@ export class Gpu {
         : `Cannot run kernel "${kernel}": ${firstLine(message)}`,
       kernel,
     );
+  }
+}
+
+async function requestAdapter(api: GPU): Promise<GPUAdapter | null> {
+  try {
+    return await api.requestAdapter({ powerPreference: "high-performance" });
+  } catch (cause) {
+    const message = (cause as Error).message;
+    // Dawn's way of saying that there is none, or none of that name.
+    if (message.includes("no suitable backends")) return null;
+    throw new KernelError(`Cannot ask for a GPU: ${firstLine(message)}`, "device", { cause });
   }
 }
 

@@ -71,7 +71,9 @@ export function defineKernel<const K extends KernelLiteral>(literal: K): Kernel<
     compile(gpu, overrides = {}) {
       const constants: Record<string, number> = {};
       for (const [name, byDefault] of Object.entries(literal.overrides)) {
-        constants[name] = Number((overrides as Record<string, number | boolean>)[name] ?? byDefault);
+        constants[name] = Number(
+          (overrides as Record<string, number | boolean>)[name] ?? byDefault,
+        );
       }
       for (const name of Object.keys(overrides)) {
         if (!(name in constants)) {
@@ -332,7 +334,7 @@ export class Batch {
     this.#pass.end();
     this.#gpu.check();
     const used = this.#used * this.#slotBytes;
-    this.#gpu.device.queue.writeBuffer(this.#paramsBuffer, 0, this.#params, 0, used);
+    this.#gpu.device.queue.writeBuffer(this.#paramsBuffer, 0, this.#params.buffer, 0, used);
     const commands = this.#encoder.finish();
     this.#encoder = this.#pass = undefined;
     this.#used = 0;

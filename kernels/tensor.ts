@@ -82,15 +82,21 @@ export class Tensor {
         }] of ${this.byteLength}`,
       );
     }
-    const whole = data.byteLength & ~3;
+    // Dawn takes neither shared memory nor a length that is no multiple of four.
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    const whole = bytes.length & ~3;
     const { queue } = this.gpu.device;
-    // writeBuffer takes multiples of four only; the last odd bytes go in a word of their own.
-    // Dawn takes shared memory too; the types of WebGPU do not say so.
-    const bytes = data.buffer as ArrayBuffer;
-    if (whole > 0) queue.writeBuffer(this.buffer, 0, bytes, data.byteOffset, whole);
-    if (whole < data.byteLength) {
+    if (whole > 0) {
+      const even = bytes.subarray(0, whole);
+      queue.writeBuffer(
+        this.buffer,
+        0,
+        even.buffer instanceof ArrayBuffer ? even as Uint8Array<ArrayBuffer> : even.slice(),
+      );
+    }
+    if (whole < bytes.length) {
       const rest = new Uint8Array(4);
-      rest.set(new Uint8Array(data.buffer, data.byteOffset + whole, data.byteLength - whole));
+      rest.set(bytes.subarray(whole));
       queue.writeBuffer(this.buffer, whole, rest);
     }
   }
