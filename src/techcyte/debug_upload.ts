@@ -1,0 +1,71 @@
+/**
+ * `DEBUG_FILE_UPLOAD_URL`: one zip of what a vendor wants to see of a run, also of one that failed.
+ *
+ * Source: Techcyte developer documentation, «Model Hosting Service» (a presigned URL for PUT; the
+ * file is then offered for download beside the task).
+ */
+
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { BlobWriter, configure, TextReader, ZipWriter } from "@zip.js/zip.js";
+import ky from "ky";
+import { type ProductionConfig, withoutQuery } from "../config.ts";
+import type { Log } from "../log.ts";
+import { kyRetry, reasonOf, type RetryPolicy } from "./retry.ts";
+
+/** Files of OUTPUT_DIR that go into the zip, where they exist. */
+const OUTPUTS = ["result.png", "result.json", "result.partial.json"];
+
+/** Few tries: the run is over, and what stops it may stop the upload as well. */
+const TRIES: RetryPolicy = { attempts: 3, baseMs: 1_000, maxMs: 10_000 };
+
+export interface DebugUploadOptions {
+  readonly retry?: RetryPolicy;
+  /** For each try, the sending included. */
+  readonly timeoutMs?: number;
+}
+
+/**
+ * Sends log.txt, config.json (whose secrets read "[secret]") and the outputs that exist. Nothing is
+ * thrown: a run is what it is without it, so a failure is a line in the log. Does nothing where the
+ * URL is not set.
+ */
+export async function uploadDebugFiles(
+  config: ProductionConfig,
+  log: Log,
+  options: DebugUploadOptions = {},
+): Promise<void> {
+  const secret = config.debugFileUploadUrl;
+  if (secret === undefined) return;
+  const location = withoutQuery(secret.reveal());
+  try {
+    const zip = await zipOf(config, log);
+    const response = await ky.put(secret.reveal(), {
+      // No type: S3 refuses a header that the signature does not cover.
+      body: new Blob([zip]),
+      retry: kyRetry(options.retry ?? TRIES),
+      timeout: options.timeoutMs ?? 60_000,
+    });
+    await response.body?.cancel();
+    log.info(`Uploaded ${zip.size} bytes of debug files to "${location}"`);
+  } catch (error) {
+    log.warn(`Cannot upload the debug files to "${location}": ${reasonOf(error)}`);
+  }
+}
+
+async function zipOf(config: ProductionConfig, log: Log): Promise<Blob> {
+  // A thread would cost more to start than the few megabytes to deflate.
+  configure({ useWebWorkers: false });
+  const zip = new ZipWriter(new BlobWriter());
+  await zip.add("log.txt", new TextReader(log.text()));
+  const shown = { ...config, credentials: config.credentials.kind };
+  await zip.add("config.json", new TextReader(JSON.stringify(shown, null, 2) + "\n"));
+  for (const name of OUTPUTS) {
+    const path = join(config.outputDir, name);
+    if (!existsSync(path)) continue;
+    const file = await Deno.open(path);
+    // Streamed: a document of a million points has tens of megabytes. The stream closes the file.
+    await zip.add(name, file.readable);
+  }
+  return await zip.close();
+}
