@@ -17,6 +17,8 @@ export type SlideFault =
   | { cutAt: number; after?: () => void }
   /** This many bytes come, then nothing more; the connection stays. */
   | { stallAfterBytes: number }
+  /** This many bytes come every 10 ms. */
+  | { dripBytes: number }
   /** Content-Length (of an answer without Range) says this many bytes more than there are, or fewer. */
   | { lengthOff: number }
   /** No answer at all. */
@@ -44,10 +46,10 @@ export interface ContractOptions {
   scanIds?: string[];
 }
 
-export const JWT = "jwt-SECRET-e30.e30.c2ln";
-export const API_KEY = { id: "key-id", secret: "key-SECRET-pass:word" };
+export const JWT = "jwt-TOPSECRET-e30.e30.c2ln";
+export const API_KEY = { id: "key-id", secret: "key-TOPSECRET-pass:word" };
 /** Part of every presigned URL here; it must never be seen. */
-export const SIGNATURE = "SIGNATURE-SECRET";
+export const SIGNATURE = "signature-TOPSECRET";
 
 export class ContractServer {
   readonly #server: Server;
@@ -83,6 +85,8 @@ export class ContractServer {
     { id: 2, sample_id: 42, case_id: 7, task_id: null, details: { report: { by: "a person" } } },
   ];
   readonly documents: unknown[] = [];
+  /** The Content-Length of every post; NaN where it had none. */
+  readonly postLengths: number[] = [];
   readonly patches: unknown[] = [];
   readonly uploads: Uint8Array[] = [];
 
@@ -177,7 +181,7 @@ export class ContractServer {
     if (request.headers.authorization !== `Basic ${btoa(`${API_KEY.id}:${API_KEY.secret}`)}`) {
       return json(response, 401, { message: "Unauthorized" });
     }
-    const token = `token-SECRET-${++this.#tokenCount}`;
+    const token = `token-TOPSECRET-${++this.#tokenCount}`;
     this.#tokens.add(token);
     json(response, 200, { access_token: token, token_type: "Bearer" });
   }
@@ -192,6 +196,7 @@ export class ContractServer {
     } catch {
       return this.#refuse(response, 400, "POST results: a body that does not parse");
     }
+    this.postLengths.push(Number(request.headers["content-length"] ?? NaN));
     const fault = this.postFaults.shift();
     if (fault === undefined || fault.written) {
       const wrong = flawOf(document, this.#scanIds);
@@ -296,6 +301,13 @@ export class ContractServer {
       });
     } else if (fault !== undefined && "stallAfterBytes" in fault) {
       response.write(rest);
+    } else if (fault !== undefined && "dripBytes" in fault) {
+      let sent = 0;
+      const timer = setInterval(() => {
+        response.write(rest.subarray(sent, sent += fault.dripBytes));
+        if (sent >= rest.byteLength) response.end();
+      }, 10);
+      response.on("close", () => clearInterval(timer));
     } else if (lengthOff > 0) {
       response.write(rest, () => setTimeout(() => request.socket.destroy(), 20));
     } else {

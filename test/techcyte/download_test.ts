@@ -128,6 +128,21 @@ Deno.test("downloadSlide() resumes what stalled, from where it stalled", () =>
     assert.deepEqual(server.ranged, ["bytes=0-", "bytes=70000-"]);
   }));
 
+Deno.test("downloadSlide() leaves a slow drip for a new connection", () =>
+  scene(async ({ server, download }) => {
+    server.slideFaults.push({ dripBytes: 10 });
+    same((await download({ stallMs: 200, stallBytes: 100_000 })).path, SLIDE);
+    assert.equal(server.requests.length, 2);
+    assert.notEqual(server.ranged[1], "bytes=0-");
+  }));
+
+Deno.test("downloadSlide() stays with a connection that is slow but steady", () =>
+  scene(async ({ server, download }) => {
+    server.slideFaults.push({ dripBytes: 5_000 });
+    same((await download({ stallMs: 200, stallBytes: 1_000 })).path, SLIDE);
+    assert.equal(server.requests.length, 1);
+  }));
+
 Deno.test("downloadSlide() takes a 200 from a server without Range", () =>
   scene(async ({ server, download }) => {
     server.ranges = false;
