@@ -330,7 +330,8 @@ function records<T>(numbers: readonly string[], strings: readonly string[]) {
   }));
 }
 
-const json = looked<unknown>(notJson);
+/** Any JSON, as an object's member: there undefined means that it is not there. */
+const json = looked<unknown>((value) => value === undefined ? undefined : notJson(value));
 const finite = looked<number>((value) =>
   Number.isFinite(value)
     ? undefined
