@@ -22,6 +22,7 @@ import {
   RETRY,
   type RetryPolicy,
   sleep,
+  withoutQueries,
 } from "./retry.ts";
 
 /** An evaluation of the task's case, which other tasks and people write too. */
@@ -227,6 +228,7 @@ export class TechcyteClient {
     }
     const secrets = credentials.kind === "jwt" ? [credentials.token] : [credentials.secret];
     let reason = reasonOf(error);
+    if (error instanceof HTTPError) reason += said(error.data);
     for (const secret of [...secrets.map((s) => s.reveal()), this.#token]) {
       if (secret) reason = reason.replaceAll(secret, "[secret]");
     }
@@ -249,6 +251,16 @@ export class TechcyteClient {
       status === undefined ? { method, url: shown } : { method, url: shown, status },
     );
   }
+}
+
+const SAID_CHARACTERS = 300;
+
+/** The start of what the platform says about a request that it refuses, on one line. */
+function said(data: unknown): string {
+  if (data === undefined || data === null) return "";
+  const text = typeof data === "string" ? data : JSON.stringify(data);
+  const line = withoutQueries(text.replaceAll(/[\s\p{Cc}]+/gu, " ").trim());
+  return line.length > SAID_CHARACTERS ? `: ${line.slice(0, SAID_CHARACTERS)}…` : `: ${line}`;
 }
 
 /** True where the platform may hold the document although no 201 came back. */

@@ -11,7 +11,7 @@ import { BlobWriter, configure, TextReader, ZipWriter } from "@zip.js/zip.js";
 import ky from "ky";
 import { type ProductionConfig, withoutQuery } from "../config.ts";
 import type { Log } from "../log.ts";
-import { kyRetry, reasonOf, type RetryPolicy } from "./retry.ts";
+import { kyRetry, reasonOf, type RetryPolicy, withoutQueries } from "./retry.ts";
 
 /** Files of OUTPUT_DIR that go into the zip, where they exist. */
 const OUTPUTS = ["result.png", "result.json", "result.partial.json"];
@@ -20,14 +20,16 @@ const OUTPUTS = ["result.png", "result.json", "result.partial.json"];
 const TRIES: RetryPolicy = { attempts: 3, baseMs: 1_000, maxMs: 10_000 };
 
 export interface DebugUploadOptions {
+  /** What ended the run, for error.txt. */
+  readonly failure?: unknown;
   readonly retry?: RetryPolicy;
   /** For each try, the sending included. */
   readonly timeoutMs?: number;
 }
 
 /**
- * Sends log.txt, config.json (whose secrets read "[secret]") and the outputs that exist. Nothing is
- * thrown: a run is what it is without it, so a failure is a line in the log. Does nothing where the
+ * Sends log.txt, config.json (whose secrets read "[secret]"), the outputs that exist and, after a
+ * failure, error.txt. Nothing is thrown: a run is what it is without it, so a failure is a line in the log. Does nothing where the
  * URL is not set.
  */
 export async function uploadDebugFiles(
@@ -39,7 +41,7 @@ export async function uploadDebugFiles(
   if (secret === undefined) return;
   const location = withoutQuery(secret.reveal());
   try {
-    const zip = await zipOf(config, log);
+    const zip = await zipOf(config, log, options.failure);
     const response = await ky.put(secret.reveal(), {
       // No type: S3 refuses a header that the signature does not cover.
       body: new Blob([zip]),
@@ -53,13 +55,17 @@ export async function uploadDebugFiles(
   }
 }
 
-async function zipOf(config: ProductionConfig, log: Log): Promise<Blob> {
+async function zipOf(config: ProductionConfig, log: Log, failure: unknown): Promise<Blob> {
   // A thread would cost more to start than the few megabytes to deflate.
   configure({ useWebWorkers: false });
   const zip = new ZipWriter(new BlobWriter());
   await zip.add("log.txt", new TextReader(log.text()));
   const shown = { ...config, credentials: config.credentials.kind };
   await zip.add("config.json", new TextReader(JSON.stringify(shown, null, 2) + "\n"));
+  if (failure !== undefined) {
+    // A vendor's own error may hold anything, a URL that it was given too.
+    await zip.add("error.txt", new TextReader(withoutQueries(Deno.inspect(failure)) + "\n"));
+  }
   for (const name of OUTPUTS) {
     const path = join(config.outputDir, name);
     if (!existsSync(path)) continue;

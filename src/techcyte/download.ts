@@ -13,7 +13,15 @@ import ky from "ky";
 import { type Secret, withoutQuery } from "../config.ts";
 import { SourceError } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { backoffMs, reasonOf, RETRIED_STATUSES, RETRY, type RetryPolicy, sleep } from "./retry.ts";
+import {
+  answered,
+  backoffMs,
+  reasonOf,
+  RETRIED_STATUSES,
+  RETRY,
+  type RetryPolicy,
+  sleep,
+} from "./retry.ts";
 
 export interface DownloadOptions {
   /** Presigned for GET. */
@@ -306,10 +314,10 @@ class Download {
 
   /** What a status other than success means: Broken where another try may help, else the error to throw. */
   async #refusal(response: Response): Promise<Error> {
-    const { status, statusText } = response;
+    const { status } = response;
     const said = await head(response);
     if (RETRIED_STATUSES.includes(status)) {
-      return new Broken(`the server answered ${status}`, response);
+      return new Broken(answered(response, said), response);
     }
     const expired = (status === 403 || status === 400) &&
       (/expired|<Code>ExpiredToken</i.test(said) || signatureIsOver(this.#options.url));
@@ -321,12 +329,7 @@ class Download {
         { status, expired },
       );
     }
-    // S3 tells in XML; its other elements hold the key's identifier and the signature it computed.
-    const code = /<Code>(\w+)<\/Code>/.exec(said)?.[1];
-    return this.#error(
-      `the server answered ${`${status} ${code ?? statusText}`.trim()}`,
-      { status },
-    );
+    return this.#error(answered(response, said), { status });
   }
 
   #progressText(): string {

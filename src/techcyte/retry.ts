@@ -85,9 +85,7 @@ export function withoutQueries(text: string): string {
 export function reasonOf(error: unknown): string {
   if (error instanceof TimeoutError) return "no answer in time";
   if (error instanceof HTTPError) {
-    const { status, statusText } = error.response;
-    const said = bodyText(error.data);
-    return `the server answered ${`${status} ${statusText}`.trim()}${said && `: ${said}`}`;
+    return answered(error.response, error.data);
   }
   return withoutQueries(innermost(error));
 }
@@ -104,12 +102,11 @@ function innermost(error: unknown): string {
   return deepest instanceof Error ? deepest.message : String(deepest);
 }
 
-const SHOWN_CHARACTERS = 300;
-
-/** The start of an answer, on one line. */
-export function bodyText(data: unknown): string {
-  if (data === undefined || data === null) return "";
-  const text = typeof data === "string" ? data : JSON.stringify(data);
-  const line = withoutQueries(text.replaceAll(/[\s\p{Cc}]+/gu, " ").trim());
-  return line.length > SHOWN_CHARACTERS ? `${line.slice(0, SHOWN_CHARACTERS)}…` : line;
+/**
+ * An answer's status and what it means. Of a body only the code of object storage is repeated
+ * (Amazon S3 API, «Error responses»): its other elements hold the signature.
+ */
+export function answered(response: Response, body: unknown): string {
+  const code = typeof body === "string" ? /<Code>(\w+)<\/Code>/.exec(body)?.[1] : undefined;
+  return `the server answered ${`${response.status} ${code ?? response.statusText}`.trim()}`;
 }

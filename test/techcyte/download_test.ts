@@ -285,7 +285,7 @@ Deno.test("downloadSlide() gives up after its last try", () =>
   scene(async (it) => {
     it.server.slideFaults.push(...Array.from({ length: 9 }, () => ({ status: 503 })));
     await failure(it, it.download(), {
-      message: /: the server answered 503 \(0 bytes received\), after 4 tries$/,
+      message: /: the server answered 503 SlowDown \(0 bytes received\), after 4 tries$/,
       status: 503,
     });
     assert.equal(it.server.requests.length, 4);
