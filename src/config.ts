@@ -185,7 +185,11 @@ const productionSchema = v.object({
       "must be a host name, such as app.techcyte.com",
     ),
   ),
-  TASK_ID: text("the task's identifier"),
+  // It becomes a part of a URL's path, where ".." would be another one.
+  TASK_ID: v.pipe(
+    v.string(),
+    v.regex(/^[A-Za-z0-9+/_=-]+$/, "must be the task's number or its base64 text"),
+  ),
   SCAN_ID: v.pipe(v.string(), v.regex(/^\d+$/, "must be the scan's number")),
   JWT_TOKEN: v.optional(text("a token")),
   API_KEY_ID: v.optional(text("a key's identifier")),
