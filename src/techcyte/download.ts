@@ -220,7 +220,6 @@ class Download {
       if (this.#received > 0 && !sameVersion(this.#version!, version)) throw new Changed();
     } else if (this.#received > 0) {
       // No Range here: what comes is the whole object.
-      if (!sameVersion(this.#version!, version)) throw new Changed();
       await this.#startOver();
     }
     const first = this.#version === undefined;

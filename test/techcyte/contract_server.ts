@@ -271,7 +271,9 @@ export class ContractServer {
         ...fault.headers,
       });
     }
-    if (this.conditions && ifMatch !== undefined && ifMatch !== this.#etag) {
+    // A weak ETag matches nothing (RFC 9110 §13.1.1).
+    const matches = ifMatch === this.#etag && !this.#etag.startsWith("W/");
+    if (this.conditions && ifMatch !== undefined && !matches) {
       return xml(response, 412, "PreconditionFailed", "One of the conditions did not hold");
     }
     const size = this.#slide.byteLength;

@@ -189,9 +189,27 @@ for (const conditions of [true, false]) {
     }));
 }
 
+Deno.test("downloadSlide() keeps nothing of a longer object that was replaced by a shorter one", () =>
+  scene(async ({ server, download }) => {
+    const short = OTHER.subarray(0, 5_000);
+    server.slideFaults.push({ cutAt: 0.5, after: () => server.replaceSlide(short) });
+    const { path, sizeBytes } = await download();
+    same(path, short);
+    assert.equal(sizeBytes, 5_000);
+
+    server.ranges = false;
+    server.replaceSlide(SLIDE);
+    server.slideFaults.push({ cutAt: 0.5, after: () => server.replaceSlide(short) });
+    same((await download()).path, short);
+  }));
+
 Deno.test("downloadSlide() tells versions apart by a weak ETag, which If-Match cannot", () =>
   scene(async ({ server, download }) => {
     server.etag = 'W/"1"';
+    server.slideFaults.push({ cutAt: 0.5 });
+    same((await download()).path, SLIDE);
+    assert.deepEqual(server.ranged, ["bytes=0-", "bytes=100001-"]);
+
     server.slideFaults.push({
       cutAt: 0.5,
       after: () => {
