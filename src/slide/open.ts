@@ -1,0 +1,65 @@
+/** Opens a slide by its content: asks each format in turn whether it is theirs. */
+
+import { SlideFormatError, UnsupportedError } from "../errors.ts";
+import { isAperio, openAperio } from "./aperio.ts";
+import { isGenericTiff, openGenericTiff } from "./generic.ts";
+import { type SlideParts, TiledSlide, type TiledSlideOptions } from "./region.ts";
+import type { Slide } from "./slide.ts";
+import { FileSource, type Source } from "./source.ts";
+import { readTiff, type TiffDirectory } from "./tiff.ts";
+
+/** TIFF's dialects, the most particular first. */
+const TIFF_FORMATS: readonly {
+  is(directories: readonly TiffDirectory[]): boolean;
+  open(source: Source, directories: readonly TiffDirectory[]): SlideParts;
+}[] = [
+  { is: isAperio, open: openAperio },
+  { is: isGenericTiff, open: openGenericTiff },
+];
+
+/**
+ * Opens a slide from a path, a `file:` URL or a source, which the slide closes with itself.
+ * @throws {SourceError} where the bytes cannot be had; {SlideFormatError} where they are no slide or
+ *   a broken one; {UnsupportedError} where they are of a kind that is not read yet.
+ */
+export async function openSlide(
+  location: string | URL | Source,
+  options: TiledSlideOptions = {},
+): Promise<Slide> {
+  const source = openSource(location);
+  try {
+    if (source.sizeBytes === 0) {
+      throw new SlideFormatError(`Cannot open "${source.location}": it is empty`, {
+        path: source.location,
+      });
+    }
+    const directories = await readTiff(source);
+    const format = directories && TIFF_FORMATS.find(({ is }) => is(directories));
+    if (directories === undefined || format === undefined) {
+      throw new SlideFormatError(
+        `Cannot open "${source.location}": it is ${
+          directories === undefined ? "no TIFF" : "a TIFF without tiles"
+        }, and only Aperio SVS and tiled TIFF are read`,
+        { path: source.location, ...(directories === undefined ? {} : { format: "tiff" }) },
+      );
+    }
+    return new TiledSlide(format.open(source, directories), options);
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+function openSource(location: string | URL | Source): Source {
+  if (typeof location === "string" && !/^https?:\/\//i.test(location)) {
+    return FileSource.open(location);
+  }
+  if (typeof location === "object" && "read" in location) return location;
+  const url = new URL(location);
+  if (url.protocol === "file:") return FileSource.open(decodeURIComponent(url.pathname));
+  throw new UnsupportedError(
+    `Cannot open "${url.protocol}//${url.host}${url.pathname}": ` +
+      `slides are read from files; download it first`,
+    "remote slides",
+  );
+}

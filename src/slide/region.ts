@@ -1,0 +1,248 @@
+/** Tiles to any rectangle at any level: the part of a Slide that all tiled formats share. */
+
+import { CodecError } from "../errors.ts";
+import { TileDecoder } from "./codec.ts";
+import { levelProperties } from "./properties.ts";
+import type { Level, Picture, Properties, RawTile, Region, Slide } from "./slide.ts";
+
+/** Something cut into tiles, row by row from the top left; those at the right and bottom may be padded. */
+export interface TileGrid {
+  readonly widthPx: number;
+  readonly heightPx: number;
+  readonly tileWidthPx: number;
+  readonly tileHeightPx: number;
+  readonly columns: number;
+  readonly rows: number;
+  readTile(column: number, row: number, signal?: AbortSignal): Promise<RawTile>;
+}
+
+/** What a format finds in a file; `TiledSlide` makes a Slide of it. */
+export interface SlideParts {
+  readonly format: string;
+  /** Largest first. */
+  readonly levels: readonly TileGrid[];
+  readonly properties: Properties;
+  readonly associated: ReadonlyMap<string, TileGrid>;
+  readonly background: readonly [number, number, number];
+  close(): Promise<void>;
+}
+
+export interface TiledSlideOptions {
+  /** Threads that decode; 0 decodes on the calling one. */
+  readonly decoders?: number;
+  /** Bytes of decoded tiles that are kept for regions that overlap. */
+  readonly cacheBytes?: number;
+}
+
+/** Tiles of one region that are read or decoded at a time. */
+const TILES_IN_FLIGHT = 32;
+/** A larger region or picture is a mistake, or an attack: more than a 26,000 px square. */
+const MAX_REGION_BYTES = 2 ** 31 - 1;
+
+/** Decoded tiles, the least recently used dropped first. */
+class TileCache {
+  readonly #tiles = new Map<string, Uint8Array>();
+  #bytes = 0;
+  constructor(readonly maxBytes: number) {}
+
+  get(key: string): Uint8Array | undefined {
+    const tile = this.#tiles.get(key);
+    if (tile !== undefined) {
+      this.#tiles.delete(key);
+      this.#tiles.set(key, tile);
+    }
+    return tile;
+  }
+
+  put(key: string, tile: Uint8Array): void {
+    if (tile.length > this.maxBytes || this.#tiles.has(key)) return;
+    this.#tiles.set(key, tile);
+    this.#bytes += tile.length;
+    for (const [oldest, { length }] of this.#tiles) {
+      if (this.#bytes <= this.maxBytes) break;
+      this.#tiles.delete(oldest);
+      this.#bytes -= length;
+    }
+  }
+
+  clear(): void {
+    this.#tiles.clear();
+    this.#bytes = 0;
+  }
+}
+
+export class TiledSlide implements Slide {
+  readonly format: string;
+  readonly levels: readonly Level[];
+  readonly properties: Properties;
+  readonly associated: ReadonlyMap<string, () => Promise<Picture>>;
+  readonly background: readonly [number, number, number];
+  readonly #parts: SlideParts;
+  readonly #decoder: TileDecoder;
+  readonly #cache: TileCache;
+
+  constructor(parts: SlideParts, { decoders = 0, cacheBytes = 64 << 20 }: TiledSlideOptions = {}) {
+    const [largest] = parts.levels;
+    if (largest === undefined) throw new RangeError("Cannot make a slide without levels");
+    this.#parts = parts;
+    this.#decoder = new TileDecoder(decoders);
+    this.#cache = new TileCache(cacheBytes);
+    this.format = parts.format;
+    this.background = parts.background;
+    this.levels = parts.levels.map(({ widthPx, heightPx, tileWidthPx, tileHeightPx }) => ({
+      widthPx,
+      heightPx,
+      downsample: (largest.widthPx / widthPx + largest.heightPx / heightPx) / 2,
+      tileWidthPx,
+      tileHeightPx,
+    }));
+    const { properties } = parts;
+    this.properties = {
+      ...properties,
+      all: { ...properties.all, ...levelProperties(properties.vendor, this.levels) },
+    };
+    this.associated = new Map(
+      [...parts.associated].map(([name, grid]) => [
+        name,
+        () => this.#readGrid(grid, name, 0, 0, grid.widthPx, grid.heightPx),
+      ]),
+    );
+  }
+
+  async readRegion(region: Region): Promise<Picture> {
+    const { level, x0Px, y0Px, widthPx, heightPx, signal } = region;
+    const grid = this.#parts.levels[level];
+    const at = this.levels[level];
+    if (
+      grid === undefined || at === undefined || !Number.isSafeInteger(x0Px) ||
+      !Number.isSafeInteger(y0Px)
+    ) {
+      throw new RangeError(
+        `Cannot read a region at (${x0Px}, ${y0Px}) of level ${level}: ` +
+          `there are levels 0 to ${this.levels.length - 1}, and corners are integers`,
+      );
+    }
+    const xPx = Math.round(x0Px / at.downsample);
+    const yPx = Math.round(y0Px / at.downsample);
+    return await this.#readGrid(grid, level, xPx, yPx, widthPx, heightPx, signal);
+  }
+
+  async rawTile(level: number, column: number, row: number): Promise<RawTile> {
+    const grid = this.#parts.levels[level];
+    if (grid === undefined) {
+      throw new RangeError(
+        `Cannot read a tile of level ${level}: there are 0 to ${this.levels.length - 1}`,
+      );
+    }
+    return await grid.readTile(column, row);
+  }
+
+  async close(): Promise<void> {
+    this.#decoder.close();
+    this.#cache.clear();
+    await this.#parts.close();
+  }
+
+  /** Reads a rectangle in the grid's own pixels. `name` is the level's index or the picture's name. */
+  async #readGrid(
+    grid: TileGrid,
+    name: number | string,
+    xPx: number,
+    yPx: number,
+    widthPx: number,
+    heightPx: number,
+    signal?: AbortSignal,
+  ): Promise<Picture> {
+    if (
+      !Number.isSafeInteger(widthPx) || !Number.isSafeInteger(heightPx) || widthPx < 1 ||
+      heightPx < 1 || widthPx * heightPx * 3 > MAX_REGION_BYTES
+    ) {
+      throw new RangeError(
+        `Cannot read a region of ${widthPx} × ${heightPx} pixels: ` +
+          `sides are integers of at least 1, and all of it at most ${MAX_REGION_BYTES} bytes`,
+      );
+    }
+    signal?.throwIfAborted();
+    const data = new Uint8Array(widthPx * heightPx * 3);
+    const [red, green, blue] = this.background;
+    if (red === green && green === blue) data.fill(red);
+    else for (let i = 0; i < data.length; i += 3) data.set(this.background, i);
+    const picture = { data, widthPx, heightPx };
+
+    const left = Math.max(0, xPx), top = Math.max(0, yPx);
+    const right = Math.min(grid.widthPx, xPx + widthPx);
+    const bottom = Math.min(grid.heightPx, yPx + heightPx);
+    if (left >= right || top >= bottom) return picture;
+    const firstColumn = Math.floor(left / grid.tileWidthPx);
+    const lastColumn = Math.floor((right - 1) / grid.tileWidthPx);
+    const lastRow = Math.floor((bottom - 1) / grid.tileHeightPx);
+    let column = firstColumn;
+    let row = Math.floor(top / grid.tileHeightPx);
+
+    const paint = async (column: number, row: number) => {
+      const tile = await this.#tile(grid, name, column, row, signal);
+      if (tile === undefined) return;
+      const tileX = column * grid.tileWidthPx, tileY = row * grid.tileHeightPx;
+      const fromX = Math.max(left, tileX);
+      const toX = Math.min(right, tileX + grid.tileWidthPx);
+      const toY = Math.min(bottom, tileY + grid.tileHeightPx);
+      for (let y = Math.max(top, tileY); y < toY; y++) {
+        const from = 3 * ((y - tileY) * grid.tileWidthPx + fromX - tileX);
+        data.set(
+          tile.subarray(from, from + 3 * (toX - fromX)),
+          3 * ((y - yPx) * widthPx + fromX - xPx),
+        );
+      }
+    };
+    // Each of these takes the next tile when it is done with one, so that few are in memory.
+    const painters = Array.from({ length: TILES_IN_FLIGHT }, async () => {
+      while (row <= lastRow) {
+        const at = [column, row] as const;
+        if (++column > lastColumn) {
+          column = firstColumn;
+          row++;
+        }
+        await paint(...at);
+      }
+    });
+    try {
+      await Promise.all(painters);
+    } catch (error) {
+      row = Infinity; // The others stop at their next tile.
+      await Promise.allSettled(painters);
+      throw error;
+    }
+    return picture;
+  }
+
+  /** A decoded tile, or undefined where the file has none. */
+  async #tile(
+    grid: TileGrid,
+    name: number | string,
+    column: number,
+    row: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Uint8Array | undefined> {
+    signal?.throwIfAborted();
+    const key = `${name}/${column}/${row}`;
+    const known = this.#cache.get(key);
+    if (known !== undefined) return known;
+    const raw = await grid.readTile(column, row, signal);
+    if (raw.data.length === 0) return undefined;
+    try {
+      const tile = await this.#decoder.decode(raw, signal);
+      this.#cache.put(key, tile);
+      return tile;
+    } catch (cause) {
+      if (!(cause instanceof CodecError)) throw cause;
+      const where = typeof name === "number" ? `level ${name}` : `the ${name}`;
+      throw new CodecError(
+        `Cannot decode tile (${column}, ${row}) of ${where}: ${
+          cause.message.replace(/^Cannot decode a .*? tile: /, "")
+        }`,
+        { codec: cause.codec, column, row, ...(typeof name === "number" ? { level: name } : {}) },
+        { cause },
+      );
+    }
+  }
+}

@@ -1,0 +1,492 @@
+/**
+ * TIFF and BigTIFF: geotiff's directories, checked, as levels of raw tiles.
+ *
+ * TIFF 6.0 (Adobe, 1992), its Technical Note 2 on JPEG, and the BigTIFF design. geotiff parses;
+ * what it is handed is bounded first, since it believes every count and offset in a file.
+ */
+
+import type { GeoTIFF as GeoTiffFile } from "geotiff";
+import { SlideFormatError, UnsupportedError } from "../errors.ts";
+import { formatDouble } from "./properties.ts";
+import type { Compression, RawTile } from "./slide.ts";
+import type { Source } from "./source.ts";
+
+/** A field's value: text, or numbers (a RATIONAL is two of them). */
+type Field = string | number | ArrayLike<number>;
+
+/** One image of the file, tiled or in strips; a strip is a tile as wide as the image. */
+export interface TiffDirectory {
+  /** Place in the file's chain of directories. */
+  readonly index: number;
+  readonly widthPx: number;
+  readonly heightPx: number;
+  readonly tiled: boolean;
+  readonly tileWidthPx: number;
+  readonly tileHeightPx: number;
+  readonly columns: number;
+  readonly rows: number;
+  /** NewSubfileType (TIFF 6.0 §8), 0 where absent. */
+  readonly subfileType: number;
+  /** True where the file says NewSubfileType at all. */
+  readonly hasSubfileType: boolean;
+  /** Text of an ASCII field without its final NUL; undefined where absent. */
+  text(tag: number): string | undefined;
+  /** First value of a numeric field; a RATIONAL is divided, in single precision as libtiff has it. */
+  number(tag: number): number | undefined;
+  /**
+   * The undecoded bytes of a tile; empty where its byte count is 0.
+   * @throws {RangeError} where there is no such tile; {SlideFormatError} where its bytes lie outside
+   *   the file; {UnsupportedError} where its pixels are of a kind that is not read.
+   */
+  readTile(column: number, row: number, signal?: AbortSignal): Promise<RawTile>;
+}
+
+/** Tags by number (TIFF 6.0 §8 and later, Technical Note 2). */
+export const TAG = {
+  NewSubfileType: 254,
+  ImageWidth: 256,
+  ImageLength: 257,
+  BitsPerSample: 258,
+  Compression: 259,
+  PhotometricInterpretation: 262,
+  DocumentName: 269,
+  ImageDescription: 270,
+  Make: 271,
+  Model: 272,
+  StripOffsets: 273,
+  SamplesPerPixel: 277,
+  RowsPerStrip: 278,
+  StripByteCounts: 279,
+  XResolution: 282,
+  YResolution: 283,
+  PlanarConfiguration: 284,
+  XPosition: 286,
+  YPosition: 287,
+  ResolutionUnit: 296,
+  Software: 305,
+  DateTime: 306,
+  Artist: 315,
+  HostComputer: 316,
+  Predictor: 317,
+  TileWidth: 322,
+  TileLength: 323,
+  TileOffsets: 324,
+  TileByteCounts: 325,
+  SampleFormat: 339,
+  JPEGTables: 347,
+  Copyright: 33432,
+} as const;
+
+const COMPRESSIONS: Readonly<Record<number, Compression>> = {
+  1: "none",
+  5: "lzw",
+  7: "jpeg",
+  8: "deflate",
+  32946: "deflate",
+};
+
+/** Names for refusing; tag 259's registered values. */
+const OTHER_COMPRESSIONS: Readonly<Record<number, string>> = {
+  2: "CCITT RLE",
+  3: "CCITT Group 3",
+  4: "CCITT Group 4",
+  6: "old JPEG",
+  32773: "PackBits",
+  33003: "JPEG 2000 YCbCr",
+  33005: "JPEG 2000 RGB",
+  34712: "JPEG 2000",
+  34925: "LZMA",
+  50000: "Zstandard",
+  50001: "WebP",
+};
+
+/** More than any scanner writes: a chain longer than this is a trap. */
+const MAX_DIRECTORIES = 4096;
+const MAX_ENTRIES = 4096;
+/** Bytes of one decoded tile or strip; a strip of a large plain TIFF may hold all of it. */
+const MAX_TILE_BYTES = 2 ** 28;
+
+/** Bytes per value, by field type (TIFF 6.0 §2; 13 is IFD, 16 to 18 are BigTIFF's). */
+const FIELD_BYTES: Readonly<Record<number, number>> = {
+  1: 1,
+  2: 1,
+  3: 2,
+  4: 4,
+  5: 8,
+  6: 1,
+  7: 1,
+  8: 2,
+  9: 4,
+  10: 8,
+  11: 4,
+  12: 8,
+  13: 4,
+  16: 8,
+  17: 8,
+  18: 8,
+};
+
+/**
+ * Reads every directory of a TIFF.
+ * @returns undefined where the source does not begin as a TIFF.
+ * @throws {SlideFormatError} where it does and then breaks the rules; {SourceError} where it cannot be read.
+ */
+export async function readTiff(source: Source): Promise<TiffDirectory[] | undefined> {
+  const count = await checkDirectories(source);
+  if (count === undefined) return undefined;
+  // Imported when a TIFF is met: it takes 60 ms, which `--help` and other formats need not pay.
+  const { GeoTIFF } = await import("geotiff");
+  let file: GeoTiffFile;
+  const directories: TiffDirectory[] = [];
+  try {
+    file = await GeoTIFF.fromSource(new GeoTiffSource(source) as never);
+    // Lazy arrays are read as little-endian whatever the file says.
+    file.parser.eager = true;
+    for (let index = 0; index < count; index++) {
+      const { fileDirectory } = await file.getImage(index);
+      const fields = (tag: number) => fileDirectory.getValue(tag as never) as Field | undefined;
+      directories.push(new Directory(source, index, fields, file.littleEndian));
+    }
+  } catch (cause) {
+    throw wrap(source, cause);
+  }
+  return directories;
+}
+
+function wrap(source: Source, cause: unknown): Error {
+  if (
+    cause instanceof SlideFormatError || cause instanceof UnsupportedError ||
+    !(cause instanceof RangeError || cause instanceof TypeError || cause instanceof Error) ||
+    cause.name === "SourceError" || cause.name === "AbortError"
+  ) return cause as Error;
+  return new SlideFormatError(
+    `Cannot read the TIFF directories of "${source.location}": ${cause.message}`,
+    { path: source.location, format: "tiff" },
+    { cause },
+  );
+}
+
+/** geotiff's view of a Source (its BaseSource). */
+class GeoTiffSource {
+  constructor(readonly source: Source) {}
+  get fileSize(): number {
+    return this.source.sizeBytes;
+  }
+  fetch(slices: { offset: number; length: number }[], signal?: AbortSignal) {
+    return Promise.all(
+      slices.map(async ({ offset, length }) =>
+        (await this.source.read(offset, length, signal)).slice().buffer
+      ),
+    );
+  }
+  async close(): Promise<void> {}
+}
+
+/**
+ * Walks the chain of directories and checks that every value lies in the file, so that no count in
+ * it can make a parser allocate more than the file holds.
+ * @returns the number of directories, or undefined where this is no TIFF.
+ */
+async function checkDirectories(source: Source): Promise<number | undefined> {
+  const { location, sizeBytes } = source;
+  const head = view(await source.read(0, 16));
+  if (head.byteLength < 8) return undefined;
+  const order = head.getUint16(0);
+  if (order !== 0x4949 && order !== 0x4d4d) return undefined;
+  const little = order === 0x4949;
+  const magic = head.getUint16(2, little);
+  if (magic !== 42 && magic !== 43) return undefined;
+  const big = magic === 43;
+  const broken = (what: string, offsetBytes: number) =>
+    new SlideFormatError(`Cannot read the TIFF "${location}": ${what}`, {
+      path: location,
+      format: "tiff",
+      offsetBytes,
+    });
+  if (big && (head.byteLength < 16 || head.getUint16(4, little) !== 8)) {
+    throw broken("its BigTIFF header is cut or has offsets that are not of 8 bytes", 4);
+  }
+  const wide = (data: DataView, at: number) =>
+    big ? Number(data.getBigUint64(at, little)) : data.getUint32(at, little);
+  const [countBytes, entryBytes, offsetSize] = big ? [8, 20, 8] : [2, 12, 4];
+
+  const seen = new Set<number>();
+  let offset = wide(head, big ? 8 : 4);
+  if (offset === 0) throw broken("it has no directory", big ? 8 : 4);
+  while (offset !== 0) {
+    if (seen.has(offset)) {
+      throw broken(`directory ${seen.size} begins at ${offset}, as an earlier one does`, offset);
+    }
+    if (seen.size === MAX_DIRECTORIES) {
+      throw broken(`it has more than ${MAX_DIRECTORIES} directories`, offset);
+    }
+    if (offset + countBytes > sizeBytes) {
+      throw broken(
+        `directory ${seen.size} begins at ${offset}, past the file's end at ${sizeBytes}`,
+        offset,
+      );
+    }
+    const countView = view(await source.read(offset, countBytes));
+    const entries = big
+      ? Number(countView.getBigUint64(0, little))
+      : countView.getUint16(0, little);
+    if (entries > MAX_ENTRIES) {
+      throw broken(`directory ${seen.size} claims ${entries} entries`, offset);
+    }
+    const bytes = entries * entryBytes + offsetSize;
+    const body = view(await source.read(offset + countBytes, bytes));
+    if (body.byteLength < bytes) {
+      throw broken(`directory ${seen.size} at ${offset} is cut by the file's end`, offset);
+    }
+    for (let i = 0; i < entries; i++) {
+      const at = i * entryBytes;
+      const tag = body.getUint16(at, little);
+      const size = FIELD_BYTES[body.getUint16(at + 2, little)];
+      if (size === undefined) continue; // Readers skip fields of types they do not know (§2).
+      const length = size * wide(body, at + 4);
+      const inline = length <= offsetSize;
+      if (!inline) {
+        const where = wide(body, at + entryBytes - offsetSize);
+        if (where + length > sizeBytes) {
+          throw broken(
+            `tag ${tag} of directory ${seen.size} claims ${length} bytes at ${where}, ` +
+              `past the file's end at ${sizeBytes}`,
+            offset + countBytes + at,
+          );
+        }
+      }
+    }
+    seen.add(offset);
+    offset = wide(body, entries * entryBytes);
+  }
+  return seen.size;
+}
+
+function view(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+class Directory implements TiffDirectory {
+  readonly widthPx: number;
+  readonly heightPx: number;
+  readonly tiled: boolean;
+  readonly tileWidthPx: number;
+  readonly tileHeightPx: number;
+  readonly columns: number;
+  readonly rows: number;
+  readonly subfileType: number;
+  readonly hasSubfileType: boolean;
+  readonly #offsets: ArrayLike<number>;
+  readonly #byteCounts: ArrayLike<number>;
+
+  constructor(
+    readonly source: Source,
+    readonly index: number,
+    readonly fields: (tag: number) => Field | undefined,
+    readonly littleEndian: boolean,
+  ) {
+    this.widthPx = this.#size("ImageWidth");
+    this.heightPx = this.#size("ImageLength");
+    this.tiled = fields(TAG.TileWidth) !== undefined;
+    if (this.tiled) {
+      this.tileWidthPx = this.#size("TileWidth");
+      this.tileHeightPx = this.#size("TileLength");
+    } else {
+      this.tileWidthPx = this.widthPx;
+      const perStrip = this.number(TAG.RowsPerStrip);
+      // Absent, or 2³² − 1, means all rows in one strip.
+      this.tileHeightPx = perStrip !== undefined && perStrip >= 1
+        ? Math.min(perStrip, this.heightPx)
+        : this.heightPx;
+    }
+    this.columns = Math.ceil(this.widthPx / this.tileWidthPx);
+    this.rows = Math.ceil(this.heightPx / this.tileHeightPx);
+    this.hasSubfileType = fields(TAG.NewSubfileType) !== undefined;
+    this.subfileType = this.number(TAG.NewSubfileType) ?? 0;
+    this.#offsets = this.#numbers(this.tiled ? "TileOffsets" : "StripOffsets");
+    this.#byteCounts = this.#numbers(this.tiled ? "TileByteCounts" : "StripByteCounts");
+    const tiles = this.columns * this.rows;
+    const held = Math.min(this.#offsets.length, this.#byteCounts.length);
+    if (held < tiles) {
+      throw this.#broken(
+        `is ${this.widthPx} × ${this.heightPx} pixels in ${tiles} ` +
+          `${this.tiled ? "tiles" : "strips"} and lists only ${held}`,
+      );
+    }
+  }
+
+  text(tag: number): string | undefined {
+    const value = this.fields(tag);
+    if (typeof value !== "string") return undefined;
+    const end = value.indexOf("\0");
+    return end < 0 ? value : value.slice(0, end);
+  }
+
+  number(tag: number): number | undefined {
+    const value = this.fields(tag);
+    if (typeof value === "number") return value;
+    if (value === undefined || typeof value === "string") return undefined;
+    const isRational = value.length === 2 && RATIONALS.has(tag);
+    return isRational ? Math.fround(value[0]! / value[1]!) : value[0];
+  }
+
+  async readTile(column: number, row: number, signal?: AbortSignal): Promise<RawTile> {
+    if (
+      !Number.isInteger(column) || !Number.isInteger(row) || column < 0 || row < 0 ||
+      column >= this.columns || row >= this.rows
+    ) {
+      throw new RangeError(
+        `Cannot read tile (${column}, ${row}) of ${this.columns} × ${this.rows}`,
+      );
+    }
+    const layout = this.#layout();
+    const at = row * this.columns + column;
+    const offset = Number(this.#offsets[at]);
+    const length = Number(this.#byteCounts[at]);
+    if (offset + length > this.source.sizeBytes) {
+      throw this.#broken(
+        `has tile (${column}, ${row}) in ${length} bytes at ${offset}, ` +
+          `past the file's end at ${this.source.sizeBytes}`,
+        offset,
+      );
+    }
+    // The last strip holds the rows that are left, a tile at the edge is padded (TIFF 6.0 §15).
+    const heightPx = this.tiled
+      ? this.tileHeightPx
+      : Math.min(this.tileHeightPx, this.heightPx - row * this.tileHeightPx);
+    const data = await this.source.read(offset, length, signal);
+    return {
+      data,
+      widthPx: this.tileWidthPx,
+      heightPx,
+      littleEndian: this.littleEndian,
+      ...layout,
+    };
+  }
+
+  /** What tiles have in common. @throws {UnsupportedError} where they are of a kind that is not read. */
+  #layout(): Omit<RawTile, "data" | "widthPx" | "heightPx" | "littleEndian"> {
+    const unsupported = (feature: string) =>
+      new UnsupportedError(
+        `Cannot read directory ${this.index} of "${this.source.location}": ` +
+          `${feature} is not supported`,
+        feature,
+      );
+    const code = this.number(TAG.Compression) ?? 1;
+    const compression = COMPRESSIONS[code];
+    if (compression === undefined) {
+      throw unsupported(`TIFF compression ${code} (${OTHER_COMPRESSIONS[code] ?? "unknown"})`);
+    }
+    const samplesPerPixel = this.number(TAG.SamplesPerPixel) ?? 1;
+    const bits = this.fields(TAG.BitsPerSample) ?? 1;
+    const perSample = typeof bits === "number" ? [bits] : Array.from(bits as ArrayLike<number>);
+    const bitsPerSample = perSample[0] ?? 1;
+    if (perSample.some((b) => b !== bitsPerSample) || ![8, 16].includes(bitsPerSample)) {
+      throw unsupported(`${perSample.join("/")} bits a sample`);
+    }
+    if ((this.number(TAG.SampleFormat) ?? 1) !== 1) {
+      throw unsupported("samples that are no u8 or u16");
+    }
+    if (samplesPerPixel > 1 && (this.number(TAG.PlanarConfiguration) ?? 1) !== 1) {
+      throw unsupported("planar configuration 2");
+    }
+    const interpretation = this.number(TAG.PhotometricInterpretation) ?? 1;
+    const photometric = ({ 0: "grey-inverted", 1: "grey", 2: "rgb", 6: "ycbcr" } as const)[
+      interpretation as 0 | 1 | 2 | 6
+    ];
+    if (
+      photometric === undefined || samplesPerPixel < (photometric.startsWith("grey") ? 1 : 3) ||
+      samplesPerPixel > 4 || (photometric === "ycbcr" && compression !== "jpeg")
+    ) {
+      throw unsupported(
+        `photometric interpretation ${interpretation} in ${samplesPerPixel} samples, ${compression}`,
+      );
+    }
+    const predictor = this.number(TAG.Predictor) ?? 1;
+    if (predictor > 2 && compression !== "jpeg") throw unsupported(`predictor ${predictor}`);
+    if (
+      this.tileWidthPx * this.tileHeightPx * Math.max(3, samplesPerPixel) * bitsPerSample / 8 >
+        MAX_TILE_BYTES
+    ) {
+      throw unsupported(`a tile of ${this.tileWidthPx} × ${this.tileHeightPx} pixels`);
+    }
+    const tables = this.fields(TAG.JPEGTables);
+    return {
+      compression,
+      samplesPerPixel,
+      bitsPerSample,
+      photometric,
+      predictor: predictor === 2 && compression !== "jpeg" ? "horizontal" : "none",
+      jpegTables: tables === undefined || typeof tables !== "object"
+        ? undefined
+        : Uint8Array.from(tables),
+    };
+  }
+
+  #size(name: "ImageWidth" | "ImageLength" | "TileWidth" | "TileLength"): number {
+    const value = this.number(TAG[name]);
+    if (value === undefined || !Number.isInteger(value) || value < 1 || value > 2 ** 31) {
+      throw this.#broken(`has ${name} ${value ?? "missing"}`);
+    }
+    return value;
+  }
+
+  #numbers(
+    name: "TileOffsets" | "TileByteCounts" | "StripOffsets" | "StripByteCounts",
+  ): ArrayLike<number> {
+    const value = this.fields(TAG[name]);
+    if (value === undefined || typeof value === "string") throw this.#broken(`has no ${name}`);
+    return typeof value === "number" ? [value] : value;
+  }
+
+  #broken(what: string, offsetBytes?: number): SlideFormatError {
+    return new SlideFormatError(
+      `Cannot read the TIFF "${this.source.location}": directory ${this.index} ${what}`,
+      {
+        path: this.source.location,
+        format: "tiff",
+        ...(offsetBytes === undefined ? {} : { offsetBytes }),
+      },
+    );
+  }
+}
+
+const RATIONALS: ReadonlySet<number> = new Set([
+  TAG.XResolution,
+  TAG.YResolution,
+  TAG.XPosition,
+  TAG.YPosition,
+]);
+
+/**
+ * OpenSlide's "tiff.*" properties of a directory, and its "openslide.comment"
+ * (openslide-decode-tifflike.c, store_and_hash_properties).
+ */
+export function tiffProperties(directory: TiffDirectory): Record<string, string> {
+  const all: Record<string, string> = {};
+  const comment = directory.text(TAG.ImageDescription);
+  if (comment !== undefined) all["openslide.comment"] = comment;
+  for (
+    const name of [
+      "ImageDescription",
+      "Make",
+      "Model",
+      "Software",
+      "DateTime",
+      "Artist",
+      "HostComputer",
+      "Copyright",
+      "DocumentName",
+    ] as const
+  ) {
+    const value = directory.text(TAG[name]);
+    if (value !== undefined) all[`tiff.${name}`] = value;
+  }
+  for (const name of ["XResolution", "YResolution", "XPosition", "YPosition"] as const) {
+    const value = directory.number(TAG[name]);
+    if (value !== undefined) all[`tiff.${name}`] = formatDouble(value);
+  }
+  const unit = directory.number(TAG.ResolutionUnit) ?? 2;
+  all["tiff.ResolutionUnit"] = { 1: "none", 2: "inch", 3: "centimeter" }[unit] ?? "unknown";
+  return all;
+}

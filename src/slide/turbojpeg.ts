@@ -1,0 +1,97 @@
+/**
+ * libjpeg-turbo through its own C API, TurboJPEG 3 (turbojpeg.h), called on threads of Deno's.
+ *
+ * The library is the one that the npm package @julusian/jpeg-turbo ships. Its JavaScript side is
+ * passed by because it asks for the fast, inexact inverse DCT (TJFLAG_FASTDCT), whose pixels differ
+ * from OpenSlide's by up to 2, and takes a thread of JavaScript for every core.
+ */
+
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+
+const SYMBOLS = {
+  tj3Init: { parameters: ["i32"], result: "pointer" },
+  tj3Set: { parameters: ["pointer", "i32", "i32"], result: "i32" },
+  tj3GetErrorStr: { parameters: ["pointer"], result: "pointer" },
+  tj3Destroy: { parameters: ["pointer"], result: "void" },
+  decompressHere: {
+    name: "tj3Decompress8",
+    parameters: ["pointer", "buffer", "usize", "buffer", "i32", "i32"],
+    result: "i32",
+  },
+  decompressThere: {
+    name: "tj3Decompress8",
+    parameters: ["pointer", "buffer", "usize", "buffer", "i32", "i32"],
+    result: "i32",
+    nonblocking: true,
+  },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+type Library = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+
+// Opened with the module: 4 ms, and a thing of the process, not of a slide.
+const library = openLibrary();
+
+function openLibrary(): Library | undefined {
+  if (Deno.build.os !== "linux") return undefined;
+  const arch = ({ x86_64: "x64", aarch64: "arm64" } as const)[Deno.build.arch as "x86_64"];
+  try {
+    const root = dirname(
+      createRequire(import.meta.url).resolve("@julusian/jpeg-turbo/package.json"),
+    );
+    const file = join(root, "prebuilds", `jpeg-turbo-linux-${arch}`, "libturbojpeg.so.0");
+    return Deno.dlopen(file, SYMBOLS).symbols;
+  } catch {
+    return undefined; // Another platform, or another libc: the caller has a slower way.
+  }
+}
+
+/** Whether the library could be loaded. */
+export const hasTurboJpeg = library !== undefined;
+
+const TJINIT_DECOMPRESS = 1;
+const TJPF_RGB = 0;
+const TJPARAM_SCANLIMIT = 13;
+/** Scans of a progressive picture; encoders write about ten, and a bomb thousands. */
+const MAX_SCANS = 100;
+
+/** A decompressor; it decodes one picture at a time. */
+export class TurboJpeg {
+  readonly #library: Library;
+  #handle: Deno.PointerValue;
+
+  /** @throws {Error} where there is no library, or no memory. */
+  constructor() {
+    if (library === undefined) throw new Error("libjpeg-turbo cannot be loaded here");
+    this.#library = library;
+    this.#handle = library.tj3Init(TJINIT_DECOMPRESS);
+    if (this.#handle === null) throw new Error("libjpeg-turbo cannot start");
+    library.tj3Set(this.#handle, TJPARAM_SCANLIMIT, MAX_SCANS);
+  }
+
+  /**
+   * Decodes `stream` into `rgb`, which must hold `[height, width, 3]` of the size in its header.
+   * On a thread, or with `here` on the calling one.
+   * @throws {Error} with libjpeg's words where the stream is damaged, also where a picture came out.
+   */
+  async decompress(
+    stream: Uint8Array<ArrayBuffer>,
+    rgb: Uint8Array<ArrayBuffer>,
+    here: boolean,
+  ): Promise<void> {
+    const call = here ? this.#library.decompressHere : this.#library.decompressThere;
+    const status = await call(this.#handle, stream, BigInt(stream.length), rgb, 0, TJPF_RGB);
+    if (status === 0) return;
+    const text = this.#library.tj3GetErrorStr(this.#handle);
+    const message = text === null ? "unknown error" : Deno.UnsafePointerView.getCString(text);
+    // Padding before a marker harms nothing, and real scanners write it.
+    if (/extraneous bytes before marker/.test(message)) return;
+    throw new Error(message);
+  }
+
+  /** Frees the decompressor; not while it decodes. */
+  close(): void {
+    if (this.#handle !== null) this.#library.tj3Destroy(this.#handle);
+    this.#handle = null;
+  }
+}
