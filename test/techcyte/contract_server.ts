@@ -8,6 +8,7 @@
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { TextWriter, Uint8ArrayReader, ZipReader } from "@zip.js/zip.js";
 
 /** How one answer goes wrong; each is used once, in the order in which they were added. */
 export type SlideFault =
@@ -321,6 +322,17 @@ export class ContractServer {
     this.violations.push(why);
     json(response, status, { message: why });
   }
+}
+
+/** Names and texts of a zip's files. */
+export async function unzip(zip: Uint8Array): Promise<Map<string, string>> {
+  const reader = new ZipReader(new Uint8ArrayReader(zip));
+  const files = new Map<string, string>();
+  for (const entry of await reader.getEntries()) {
+    if (!entry.directory) files.set(entry.filename, await entry.getData(new TextWriter()));
+  }
+  await reader.close();
+  return files;
 }
 
 interface Document {

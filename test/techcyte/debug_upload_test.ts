@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
-import { TextWriter, Uint8ArrayReader, ZipReader } from "@zip.js/zip.js";
 import { type ProductionConfig, Secret } from "../../src/config.ts";
 import { SourceError } from "../../src/errors.ts";
 import { type DebugUploadOptions, uploadDebugFiles } from "../../src/techcyte/debug_upload.ts";
-import { API_KEY, ContractServer } from "./contract_server.ts";
+import { API_KEY, ContractServer, unzip } from "./contract_server.ts";
 import { recordingLog } from "./recording_log.ts";
 
 interface Scene {
@@ -54,17 +53,6 @@ async function scene(run: (scene: Scene) => Promise<void>): Promise<void> {
     await server.stop();
     Deno.removeSync(outputDir, { recursive: true });
   }
-}
-
-/** Names and texts of a zip's files. */
-export async function unzip(zip: Uint8Array): Promise<Map<string, string>> {
-  const reader = new ZipReader(new Uint8ArrayReader(zip));
-  const files = new Map<string, string>();
-  for (const entry of await reader.getEntries()) {
-    if (!entry.directory) files.set(entry.filename, await entry.getData(new TextWriter()));
-  }
-  await reader.close();
-  return files;
 }
 
 Deno.test("uploadDebugFiles() sends the log, the configuration and the outputs that exist", () =>
