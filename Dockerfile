@@ -43,6 +43,7 @@ RUN apt-get update -q \
 COPY --from=build /usr/local/bin/deno /usr/local/bin/deno
 COPY --from=build /app /app
 WORKDIR /app
+COPY LICENSE ./
 COPY kernels kernels
 COPY src src
 # Caches that warm runs fill and later ones read: Deno's code, the shaders of Mesa and of NVIDIA.

@@ -30,6 +30,6 @@ exec deno run --quiet --no-prompt --no-lock --cached-only \
   --allow-read \
   --allow-write="${OUTPUT_DIR:-/output},${WORK_DIR:-/tmp}" \
   --allow-net \
-  --allow-sys=cpus,osRelease,systemMemoryInfo \
+  --allow-sys=cpus,statfs,systemMemoryInfo \
   --allow-ffi=/app/node_modules \
   src/main.ts "$@"
