@@ -45,6 +45,8 @@ export interface CommonConfig {
   /** Minutes from the start after which the run stops with what it has. */
   readonly deadlineMinutes: number;
   readonly logLevel: LogLevel;
+  /** Haematoxylin density that a nucleus stands out with, for the classifier `nuclei`. */
+  readonly nucleiThreshold: number;
   /** Threads that decode tiles beside the main one; 0 decodes on the main thread. */
   readonly decoders: number;
 }
@@ -96,30 +98,72 @@ export const VARIABLES: readonly {
     when: "production",
     meaning: "presigned URL of a zip of DICOM instances",
   },
-  { name: "HOST", when: "production", meaning: "Techcyte host, such as app.techcyte.com (required)" },
+  {
+    name: "HOST",
+    when: "production",
+    meaning: "Techcyte host, such as app.techcyte.com (required)",
+  },
   { name: "TASK_ID", when: "production", meaning: "the task (required)" },
   {
     name: "SCAN_ID",
     when: "both",
     meaning: "the scan (required in production; default test_scan in development)",
   },
-  { name: "JWT_TOKEN", when: "production", meaning: "the task's bearer token (required, or an API key)" },
+  {
+    name: "JWT_TOKEN",
+    when: "production",
+    meaning: "the task's bearer token (required, or an API key)",
+  },
   { name: "API_KEY_ID", when: "production", meaning: "API key, wins over JWT_TOKEN" },
   { name: "API_KEY_SECRET", when: "production", meaning: "secret of the API key" },
-  { name: "API_URL", when: "production", meaning: "the API's base (default https://api.HOST/api/v3)" },
+  {
+    name: "API_URL",
+    when: "production",
+    meaning: "the API's base (default https://api.HOST/api/v3)",
+  },
   {
     name: "DEBUG_FILE_UPLOAD_URL",
     when: "production",
     meaning: "presigned URL for PUT of a zip with log, picture and results",
   },
-  { name: "WORK_DIR", when: "production", meaning: "where the slide is downloaded (default the system's temporary folder)" },
+  {
+    name: "WORK_DIR",
+    when: "production",
+    meaning: "where the slide is downloaded (default the system's temporary folder)",
+  },
   { name: "INPUT", when: "development", meaning: "the slide's path" },
-  { name: "INPUT_DIR", when: "development", meaning: "folder whose first slide is taken (default /input, else ./input)" },
-  { name: "OUTPUT_DIR", when: "both", meaning: "folder for result.png and result.json (default /output, else ./output)" },
-  { name: "CLASSIFIER", when: "both", meaning: "grid (default in development) or nuclei (default in production)" },
+  {
+    name: "INPUT_DIR",
+    when: "development",
+    meaning: "folder whose first slide is taken (default /input, else ./input)",
+  },
+  {
+    name: "OUTPUT_DIR",
+    when: "both",
+    meaning: "folder for result.png and result.json (default /output, else ./output)",
+  },
+  {
+    name: "CLASSIFIER",
+    when: "both",
+    meaning: "grid (default in development) or nuclei (default in production)",
+  },
+  {
+    name: "NUCLEI_THRESHOLD",
+    when: "both",
+    meaning:
+      "least haematoxylin density of a nucleus against its surroundings, 0.01 to 1 (default 0.1)",
+  },
   { name: "ADAPTER", when: "both", meaning: "part of the GPU's name, where there are several" },
-  { name: "DECODERS", when: "both", meaning: "threads that decode tiles, 0 to 64 (default the cores, at most 8)" },
-  { name: "DEADLINE_MINUTES", when: "both", meaning: "minutes after which the run stops, 0.01 to 1440 (default 85)" },
+  {
+    name: "DECODERS",
+    when: "both",
+    meaning: "threads that decode tiles, 0 to 64 (default the cores, at most 8)",
+  },
+  {
+    name: "DEADLINE_MINUTES",
+    when: "both",
+    meaning: "minutes after which the run stops, 0.01 to 1440 (default 85)",
+  },
   { name: "LOG_LEVEL", when: "both", meaning: "debug, info (default), warning or error" },
 ];
 
@@ -158,6 +202,7 @@ const number = (min: number, max: number, whole: boolean) =>
 const common = {
   CLASSIFIER: v.optional(v.picklist(["grid", "nuclei"], "must be grid or nuclei")),
   ADAPTER: v.optional(v.string()),
+  NUCLEI_THRESHOLD: v.optional(number(0.01, 1, false), "0.1"),
   OUTPUT_DIR: v.optional(path),
   DEADLINE_MINUTES: v.optional(number(0.01, 1440, false), "85"),
   LOG_LEVEL: v.optional(
@@ -250,6 +295,7 @@ export function readConfig(
     scanId: env.SCAN_ID,
     classifier: env.CLASSIFIER ?? classifier,
     adapter: env.ADAPTER,
+    nucleiThreshold: env.NUCLEI_THRESHOLD,
     outputDir: folder(env.OUTPUT_DIR, "/output", "./output"),
     deadlineMinutes: env.DEADLINE_MINUTES,
     logLevel: env.LOG_LEVEL,

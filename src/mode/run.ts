@@ -1,0 +1,254 @@
+/** One run, in either mode: from the GPU to written outputs, under a deadline and signals. */
+
+import { join } from "node:path";
+import type { Gpu } from "../../kernels/device.ts";
+import type { Config } from "../config.ts";
+import type { Context } from "../context.ts";
+import { ConfigError, InterruptedError } from "../errors.ts";
+import type { Log } from "../log.ts";
+import { overviewOf } from "../pipeline/overview.ts";
+import { processImage } from "../process_image.ts";
+import { checkWritable, writeWhole } from "../report/files.ts";
+import { renderOverlay } from "../report/overlay.ts";
+import { checkResults, type Results, serializeResults } from "../results/schema.ts";
+import { openSlide } from "../slide/open.ts";
+import type { Slide } from "../slide/slide.ts";
+import type { Source } from "../slide/source.ts";
+import { barProgress, logProgress, type Progress } from "./progress.ts";
+import { smokeTest } from "./smoke_test.ts";
+import { GRACE_MS, startWatchdog } from "./watchdog.ts";
+
+/** Exit code of a run that was interrupted or out of time: see main.ts. */
+export const INTERRUPTED = 6;
+
+/** `processImage` threw something of its own. */
+export class ProcessImageError extends Error {
+  override name = "ProcessImageError";
+}
+
+export class Run {
+  /** Aborted by the deadline, SIGTERM and SIGINT, with an InterruptedError. */
+  readonly signal: AbortSignal;
+  readonly #stop = new AbortController();
+  readonly #deadline: ReturnType<typeof setTimeout>;
+  readonly #deadlineAtMs: number;
+  readonly #handlers: [Deno.Signal, () => void][] = [];
+  readonly #slides = new Map<string | Source, Slide>();
+  #progress: Progress;
+  /** Ends the classification under way. */
+  #fail: ((error: unknown) => void) | undefined;
+
+  private constructor(readonly config: Config, readonly log: Log, progress: Progress) {
+    this.#progress = progress;
+    this.signal = this.#stop.signal;
+    const ms = config.deadlineMinutes * 60_000;
+    // Counted from the process's start, as the platform counts.
+    this.#deadlineAtMs = performance.timeOrigin + ms;
+    this.#deadline = setTimeout(
+      () =>
+        this.#interrupt(
+          new InterruptedError(
+            `Cannot go on: the deadline of ${config.deadlineMinutes} minutes has come ` +
+              `(DEADLINE_MINUTES)`,
+            "deadline",
+          ),
+        ),
+      Math.max(0, this.#deadlineAtMs - Date.now()),
+    );
+    for (const name of ["SIGTERM", "SIGINT"] as const) {
+      const handler = () =>
+        this.#interrupt(new InterruptedError(`Cannot go on: ${name} was received`, name));
+      Deno.addSignalListener(name, handler);
+      this.#handlers.push([name, handler]);
+    }
+  }
+
+  /** Starts the clock and listens for signals. `close` ends both. */
+  static async start(config: Config, log: Log): Promise<Run> {
+    return new Run(config, log, Deno.stderr.isTerminal() ? await barProgress() : logProgress(log));
+  }
+
+  progress(done: number, total: number, what: string): void {
+    this.#progress.update(done, total, what);
+  }
+
+  /** Writes text to standard output as it is. */
+  print(text: string): void {
+    this.#progress.stop();
+    const bytes = new TextEncoder().encode(text);
+    for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
+  }
+
+  /** Finds the GPU and prints the smoke test. @throws {KernelError} */
+  async startGpu(): Promise<Gpu | undefined> {
+    return await smokeTest(this.config.adapter, (line) => this.print(line + "\n"));
+  }
+
+  /** @throws {ConfigError} where OUTPUT_DIR cannot be written to: said before work is done in vain. */
+  checkOutputDir(): void {
+    try {
+      checkWritable(this.config.outputDir);
+    } catch (cause) {
+      throw new ConfigError(
+        `Cannot write to OUTPUT_DIR "${this.config.outputDir}": ${(cause as Error).message}; ` +
+          `mount a folder that this user may write to, or set OUTPUT_DIR`,
+        "OUTPUT_DIR",
+        { cause },
+      );
+    }
+  }
+
+  /**
+   * Opens a slide, which `close` closes; a second time it is the same one.
+   * @throws what openSlide throws.
+   */
+  async open(location: string | Source): Promise<Slide> {
+    let slide = this.#slides.get(location);
+    if (slide === undefined) {
+      slide = await openSlide(location, { decoders: this.config.decoders });
+      this.#slides.set(location, slide);
+    }
+    return slide;
+  }
+
+  /**
+   * Runs `processImage` on a slide and checks what it gives.
+   * @throws {ProcessImageError} what it threw, unless that is an error of this project's;
+   *   {ResultsError} for a wrong document; {InterruptedError} where the run was told to stop: then
+   *   what it had kept is in OUTPUT_DIR/result.partial.json.
+   */
+  async classify(location: string | Source, gpu: Gpu | undefined): Promise<Results> {
+    const slide = await this.open(location);
+    const { widthPx, heightPx } = slide.levels[0]!;
+    this.log.info(
+      `Slide: ${slide.format}, ${widthPx} × ${heightPx} pixels, ${slide.levels.length} levels, ` +
+        `${slide.properties.mppX ?? "unknown"} µm/px`,
+    );
+    let kept: Results | undefined;
+    const context: Context = {
+      gpu,
+      scanId: this.config.scanId,
+      config: this.config,
+      log: this.log,
+      signal: this.signal,
+      progress: (done, total, what) => this.progress(done, total, what),
+      keep: (partial) => kept = partial,
+    };
+    this.signal.throwIfAborted();
+    const watchdog = startWatchdog(
+      Math.max(0, this.#deadlineAtMs - Date.now()) + 1.5 * GRACE_MS,
+      INTERRUPTED,
+    );
+    try {
+      const results = await this.#untilInterrupted(
+        (async () => await processImage(slide, context))(),
+      );
+      return checkResults(results);
+    } catch (error) {
+      if (this.signal.aborted) {
+        this.#writePartial(kept);
+        throw this.signal.reason;
+      }
+      throw isOurs(error)
+        ? error
+        : new ProcessImageError(`processImage failed: ${describe(error)}`, { cause: error });
+    } finally {
+      watchdog.stop();
+      this.#progress.stop();
+    }
+  }
+
+  /**
+   * Writes result.json and result.png, each whole or not at all; the document first, since it is
+   * what counts.
+   * @throws {ConfigError} where OUTPUT_DIR cannot be written to; what reading the slide throws.
+   */
+  async writeOutputs(location: string | Source, results: Results): Promise<void> {
+    this.#write("result.json", serializeResults(results));
+    const overview = await overviewOf(await this.open(location), this.signal);
+    const png = await renderOverlay(overview, 1 / overview.downsampleX, results);
+    this.#write("result.png", [png]);
+  }
+
+  /**
+   * Takes a rejection that nobody handled: a promise that processImage forgot fails the
+   * classification, since results without it may be incomplete.
+   * @returns false where no classification is under way.
+   */
+  failUnhandled(error: unknown): boolean {
+    this.#fail?.(error);
+    return this.#fail !== undefined;
+  }
+
+  /** Stops the clock, the signal handlers and the progress, and closes the slides. */
+  async close(): Promise<void> {
+    clearTimeout(this.#deadline);
+    for (const [name, handler] of this.#handlers) Deno.removeSignalListener(name, handler);
+    this.#progress.stop();
+    for (const slide of this.#slides.values()) await slide.close();
+    this.#slides.clear();
+  }
+
+  #interrupt(reason: InterruptedError): void {
+    if (this.signal.aborted) return;
+    this.#progress.stop();
+    this.log.warn(reason.message);
+    this.#stop.abort(reason);
+  }
+
+  /** Waits for `work`; once the run is interrupted, for GRACE_MS more and then no longer. */
+  async #untilInterrupted<T>(work: Promise<T>): Promise<T> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const given = new Promise<never>((_, reject) => {
+      this.#fail = reject;
+      this.signal.addEventListener("abort", () => {
+        timer = setTimeout(() => {
+          this.log.warn(`processImage did not heed context.signal for ${GRACE_MS / 1000} s`);
+          reject(this.signal.reason);
+        }, GRACE_MS);
+      }, { once: true });
+    });
+    try {
+      return await Promise.race([work, given]);
+    } finally {
+      clearTimeout(timer);
+      this.#fail = undefined;
+      work.catch(() => {}); // Left behind: nobody waits for it any more.
+    }
+  }
+
+  #writePartial(kept: Results | undefined): void {
+    if (kept === undefined) return;
+    try {
+      this.#write("result.partial.json", serializeResults(kept));
+      this.log.warn(
+        `What was known is in "${join(this.config.outputDir, "result.partial.json")}"`,
+      );
+    } catch (error) {
+      this.log.error((error as Error).message);
+    }
+  }
+
+  #write(name: string, pieces: Iterable<string | Uint8Array>): void {
+    const path = join(this.config.outputDir, name);
+    try {
+      checkWritable(this.config.outputDir);
+      writeWhole(path, pieces);
+    } catch (cause) {
+      throw new ConfigError(`Cannot write "${path}": ${(cause as Error).message}`, "OUTPUT_DIR", {
+        cause,
+      });
+    }
+  }
+}
+
+/** Errors that say themselves what went wrong: see errors.ts and kernels/errors.ts. */
+function isOurs(error: unknown): boolean {
+  return error instanceof Error &&
+    /^(Config|Source|SlideFormat|Unsupported|Codec|Results|Techcyte|Interrupted|Kernel)Error$/
+      .test(error.name);
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+}

@@ -1,0 +1,72 @@
+/** Points from many tiles to one list: suppression across tile borders and scales. */
+
+/** Detections in columns, so that a million of them are a few megabytes. */
+export class Detections {
+  #x = new Float32Array(1024);
+  #y = new Float32Array(1024);
+  #radius = new Float32Array(1024);
+  #score = new Float32Array(1024);
+  #length = 0;
+
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Adds one; position and radius in one unit, level-0 pixels by convention. */
+  add(x: number, y: number, radius: number, score: number): void {
+    if (this.#length === this.#x.length) {
+      const grow = (old: Float32Array<ArrayBuffer>) => {
+        const more = new Float32Array(old.length * 2);
+        more.set(old);
+        return more;
+      };
+      this.#x = grow(this.#x);
+      this.#y = grow(this.#y);
+      this.#radius = grow(this.#radius);
+      this.#score = grow(this.#score);
+    }
+    this.#x[this.#length] = x;
+    this.#y[this.#length] = y;
+    this.#radius[this.#length] = radius;
+    this.#score[this.#length] = score;
+    this.#length++;
+  }
+
+  /**
+   * Keeps, best first, every detection that has no better one within `fraction` of the better
+   * one's radius (greedy non-maximum suppression). The answer does not depend on the order in which
+   * they were added, hence not on how the slide was cut.
+   */
+  *suppress(
+    fraction: number,
+  ): Generator<{ x: number; y: number; radius: number; score: number }, void> {
+    const [xs, ys, radii, scores] = [this.#x, this.#y, this.#radius, this.#score];
+    const order = Uint32Array.from({ length: this.#length }, (_, i) => i).sort((a, b) =>
+      scores[b]! - scores[a]! || ys[a]! - ys[b]! || xs[a]! - xs[b]!
+    );
+    let reach = 1;
+    for (let i = 0; i < this.#length; i++) reach = Math.max(reach, fraction * radii[i]!);
+    // Cells as wide as the longest reach: what suppresses a point is in its cell or one beside it.
+    const cells = new Map<number, number[]>();
+    const cellOf = (column: number, row: number) => row * 0x4000000 + column;
+    for (const i of order) {
+      const column = Math.floor(xs[i]! / reach), row = Math.floor(ys[i]! / reach);
+      let beaten = false;
+      for (let dy = -1; dy <= 1 && !beaten; dy++) {
+        for (let dx = -1; dx <= 1 && !beaten; dx++) {
+          for (const k of cells.get(cellOf(column + dx, row + dy)) ?? []) {
+            if (Math.hypot(xs[i]! - xs[k]!, ys[i]! - ys[k]!) < fraction * radii[k]!) {
+              beaten = true;
+              break;
+            }
+          }
+        }
+      }
+      if (beaten) continue;
+      yield { x: xs[i]!, y: ys[i]!, radius: radii[i]!, score: scores[i]! };
+      const cell = cells.get(cellOf(column, row));
+      if (cell === undefined) cells.set(cellOf(column, row), [i]);
+      else cell.push(i);
+    }
+  }
+}

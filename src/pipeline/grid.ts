@@ -1,0 +1,82 @@
+/** Mask to tiles: which rectangles of which level a model reads, at the scale that it wants. */
+
+import type { Slide } from "../slide/slide.ts";
+import type { TissueMask } from "./tissue.ts";
+
+/** A tile in model pixels, counted from the slide's top left corner. */
+export interface ModelTile {
+  readonly x: number;
+  readonly y: number;
+}
+
+/** How a slide is cut for a model. */
+export interface TileGrid {
+  /** The level that is read. */
+  readonly level: number;
+  /** Pixels of that level per model pixel, at least 1; exactly 1 where both are within a tenth. */
+  readonly ratio: number;
+  /** Micrometres per model pixel as it comes out, on each axis. */
+  readonly mppX: number;
+  readonly mppY: number;
+  /** Level-0 pixels per model pixel. */
+  readonly downsample: number;
+  /** Sides of a tile's core in model pixels; halos come on top. */
+  readonly corePx: number;
+  /** Those with tissue in their core, row by row. */
+  readonly tiles: readonly ModelTile[];
+}
+
+/** Micrometres per pixel taken where a slide says nothing: an objective of 20×. */
+export const ASSUMED_MPP = 0.5;
+
+/**
+ * Cuts a slide into tiles of `corePx` at about `mpp`. The level read is the coarsest that is as
+ * fine as wanted; a slide that is coarser everywhere is read as it is, never enlarged.
+ */
+export function cutGrid(
+  slide: Slide,
+  mask: TissueMask,
+  { mpp, corePx }: { mpp: number; corePx: number },
+): TileGrid {
+  const mppX0 = slide.properties.mppX ?? ASSUMED_MPP;
+  const mppY0 = slide.properties.mppY ?? mppX0;
+  // A tenth finer or coarser than wanted is what scanners differ by: not worth resampling.
+  const level = Math.max(
+    0,
+    slide.levels.findLastIndex(({ downsample }) => mppX0 * downsample <= mpp * 1.1),
+  );
+  const { downsample, widthPx, heightPx } = slide.levels[level]!;
+  const wanted = mpp / (mppX0 * downsample);
+  const ratio = wanted > 1.1 ? wanted : 1;
+  const width = Math.ceil(widthPx / ratio), height = Math.ceil(heightPx / ratio);
+  const side = corePx * ratio * downsample;
+  const tiles: ModelTile[] = [];
+  for (let y = 0; y < height; y += corePx) {
+    for (let x = 0; x < width; x += corePx) {
+      if (hasTissue(mask, x * ratio * downsample, y * ratio * downsample, side)) {
+        tiles.push({ x, y });
+      }
+    }
+  }
+  return {
+    level,
+    ratio,
+    mppX: mppX0 * downsample * ratio,
+    mppY: mppY0 * downsample * ratio,
+    downsample: downsample * ratio,
+    corePx,
+    tiles,
+  };
+}
+
+function hasTissue(mask: TissueMask, x0Px: number, y0Px: number, sidePx: number): boolean {
+  const left = Math.floor(x0Px / mask.downsampleX), top = Math.floor(y0Px / mask.downsampleY);
+  const right = Math.min(mask.widthPx, Math.ceil((x0Px + sidePx) / mask.downsampleX));
+  const bottom = Math.min(mask.heightPx, Math.ceil((y0Px + sidePx) / mask.downsampleY));
+  for (let y = top; y < bottom; y++) {
+    for (let x = left; x < right; x++) {
+      if (mask.data[y * mask.widthPx + x] !== 0) return true;
+    }
+  }
+  return false;
+}
