@@ -74,6 +74,7 @@ async function classifyDownload(config: ProductionConfig, run: ProductionRun): P
       // The post is what the platform waits for; a full or missing folder must not cost it.
       run.log.error(`${(error as Error).message}; the results are posted nevertheless`);
     }
+    gpu?.close();
     return results;
   } finally {
     await rm(path, { force: true });

@@ -12,6 +12,7 @@ import {
 import { production, type ProductionRun } from "../../src/mode/production.ts";
 import type { Results } from "../../src/results/schema.ts";
 import { ContractServer, JWT, unzip } from "../techcyte/contract_server.ts";
+import { productionConfig } from "../techcyte/production_config.ts";
 import { recordingLog } from "../techcyte/recording_log.ts";
 
 const SLIDE = new TextEncoder().encode("a slide, as far as these tests look");
@@ -41,21 +42,8 @@ async function scene(run: (scene: Scene) => Promise<void>): Promise<void> {
   const stop = new AbortController();
   let printed = "";
   const config: ProductionConfig = {
-    mode: "production",
-    scanId: "8615687",
-    classifier: "grid",
-    adapter: undefined,
-    outputDir,
-    deadlineMinutes: 85,
-    logLevel: "info",
-    decoders: 0,
-    scanUrl: new Secret(server.slideUrl),
-    scanIsZip: false,
-    apiUrl: server.apiUrl,
-    taskId: "dGFzazoxODU4MzU=",
+    ...productionConfig(server, { outputDir, workDir }),
     credentials: { kind: "jwt", token: new Secret(JWT) },
-    debugFileUploadUrl: new Secret(server.uploadUrl),
-    workDir,
   };
   const fake: ProductionRun = {
     log,

@@ -8,7 +8,7 @@
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { TextWriter, Uint8ArrayReader, ZipReader } from "@zip.js/zip.js";
+import { configure, TextWriter, Uint8ArrayReader, ZipReader } from "@zip.js/zip.js";
 
 /** How one answer goes wrong; each is used once, in the order in which they were added. */
 export type SlideFault =
@@ -326,6 +326,7 @@ export class ContractServer {
 
 /** Names and texts of a zip's files. */
 export async function unzip(zip: Uint8Array): Promise<Map<string, string>> {
+  configure({ useWebWorkers: false });
   const reader = new ZipReader(new Uint8ArrayReader(zip));
   const files = new Map<string, string>();
   for (const entry of await reader.getEntries()) {

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { type ProductionConfig, Secret } from "../../src/config.ts";
+import type { ProductionConfig } from "../../src/config.ts";
 import { SourceError } from "../../src/errors.ts";
 import { type DebugUploadOptions, uploadDebugFiles } from "../../src/techcyte/debug_upload.ts";
-import { API_KEY, ContractServer, unzip } from "./contract_server.ts";
+import { ContractServer, unzip } from "./contract_server.ts";
+import { productionConfig } from "./production_config.ts";
 import { recordingLog } from "./recording_log.ts";
 
 interface Scene {
@@ -16,23 +17,7 @@ async function scene(run: (scene: Scene) => Promise<void>): Promise<void> {
   const server = await ContractServer.start();
   const outputDir = Deno.makeTempDirSync();
   const log = recordingLog();
-  const config: ProductionConfig = {
-    mode: "production",
-    scanId: "8615687",
-    classifier: "grid",
-    adapter: undefined,
-    outputDir,
-    deadlineMinutes: 85,
-    logLevel: "info",
-    decoders: 0,
-    scanUrl: new Secret(server.slideUrl),
-    scanIsZip: false,
-    apiUrl: server.apiUrl,
-    taskId: "dGFzazoxODU4MzU=",
-    credentials: { kind: "api-key", id: API_KEY.id, secret: new Secret(API_KEY.secret) },
-    debugFileUploadUrl: new Secret(server.uploadUrl),
-    workDir: outputDir,
-  };
+  const config = productionConfig(server, { outputDir, workDir: outputDir });
   try {
     await run({
       server,
