@@ -43,23 +43,29 @@ RUN apt-get update -q \
 COPY --from=build /usr/local/bin/deno /usr/local/bin/deno
 COPY --from=build /app /app
 WORKDIR /app
-COPY LICENSE ./
-COPY kernels kernels
-COPY src src
-# Caches that warm runs fill and later ones read: Deno's code, the shaders of Mesa and of NVIDIA.
-# Any user may write them, so that `--user` works.
+# NVIDIA's manifests do not always come with its driver: src/entrypoint.sh says which is used when.
+# Caches are for any user to write, so that `--user` works.
+RUN printf '{"file_format_version": "1.0.1", "ICD": {"library_path": "libGLX_nvidia.so.0", "api_version": "1.3.0"}}\n' \
+      > nvidia_icd.json \
+ && printf '{"file_format_version": "1.0.0", "ICD": {"library_path": "libEGL_nvidia.so.0"}}\n' \
+      > /usr/share/glvnd/egl_vendor.d/10_nvidia.json \
+ && useradd --uid 1000 --no-create-home --home-dir /cache wgslide \
+ && mkdir -p /cache/nvidia /input /output && chmod 1777 /cache /cache/nvidia /output
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,graphics,utility \
     DENO_DIR=/cache/deno \
     DENO_NO_UPDATE_CHECK=1 \
     MESA_SHADER_CACHE_DIR=/cache/mesa \
     __GL_SHADER_DISK_CACHE_PATH=/cache/nvidia
-RUN printf '{"file_format_version": "1.0.1", "ICD": {"library_path": "libGLX_nvidia.so.0", "api_version": "1.3.0"}}\n' > nvidia_icd.json \
- && useradd --uid 1000 --no-create-home --home-dir /cache wgslide \
- && mkdir -p /cache/nvidia /input /output && chown wgslide /cache /cache/nvidia && chmod 1777 /output \
- && su wgslide -s /bin/sh -c 'export DEV=1 OUTPUT_DIR=/tmp/warm; mkdir /tmp/warm; \
-      for classifier in grid nuclei grid; do CLASSIFIER=$classifier src/entrypoint.sh > /tmp/warm/log 2>&1 || { cat /tmp/warm/log; exit 1; }; done; \
+COPY LICENSE ./
+COPY kernels kernels
+COPY src src
+# Runs on the sample that is built in, so that later ones find code and shaders compiled.
+RUN su wgslide -s /bin/sh -c 'export DEV=1 OUTPUT_DIR=/tmp/warm; mkdir /tmp/warm; \
+      for classifier in grid nuclei grid; do \
+        CLASSIFIER=$classifier src/entrypoint.sh > /tmp/warm/log 2>&1 || { cat /tmp/warm/log; exit 1; }; \
+      done; \
       src/entrypoint.sh --help > /tmp/warm/log' \
- && rm -r /tmp/warm && chmod -R a+rwX /cache
+ && rm -r /tmp/warm && chmod -R a+rwX /cache/deno /cache/mesa
 USER wgslide
 ENTRYPOINT ["/app/src/entrypoint.sh"]

@@ -23,13 +23,14 @@ if [ -z "${VK_DRIVER_FILES:-}${VK_ADD_DRIVER_FILES:-}" ]; then
   fi
 fi
 
-# The slide and the model may lie anywhere; what is written, only where it was said to be.
+# The slide and the model may lie anywhere; what is written, only where it was said to be. Native
+# code is Dawn, the codecs and libc, which Deno cannot find by its name where this is a list of paths.
 cd /app
 exec deno run --quiet --no-prompt --no-lock --cached-only \
   --allow-env \
   --allow-read \
-  --allow-write="${OUTPUT_DIR:-/output},${WORK_DIR:-/tmp}" \
+  --allow-write="${OUTPUT_DIR:-/output},${WORK_DIR:-${TMPDIR:-/tmp}}" \
   --allow-net \
   --allow-sys=cpus,statfs,systemMemoryInfo \
-  --allow-ffi=/app/node_modules \
+  --allow-ffi \
   src/main.ts "$@"
