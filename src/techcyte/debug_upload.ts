@@ -5,7 +5,7 @@
  * file is then offered for download beside the task).
  */
 
-import { existsSync } from "node:fs";
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import { BlobWriter, configure, TextReader, ZipWriter } from "@zip.js/zip.js";
 import ky from "ky";
@@ -13,7 +13,7 @@ import { type ProductionConfig, withoutQuery } from "../config.ts";
 import type { Log } from "../log.ts";
 import { kyRetry, reasonOf, type RetryPolicy, withoutQueries } from "./retry.ts";
 
-/** Files of OUTPUT_DIR that go into the zip, where they exist. */
+/** Files of OUTPUT_DIR that go into the zip, where this run wrote them. */
 const OUTPUTS = ["result.png", "result.json", "result.partial.json"];
 
 /** Few tries: the run is over, and what stops it may stop the upload as well. */
@@ -28,7 +28,7 @@ export interface DebugUploadOptions {
 }
 
 /**
- * Sends log.txt, config.json (whose secrets read "[secret]"), the outputs that exist and, after a
+ * Sends log.txt, config.json (whose secrets read "[secret]"), the outputs of this run and, after a
  * failure, error.txt. Nothing is thrown: a run is what it is without it, so a failure is a line in the log. Does nothing where the
  * URL is not set.
  */
@@ -68,7 +68,9 @@ async function zipOf(config: ProductionConfig, log: Log, failure: unknown): Prom
   }
   for (const name of OUTPUTS) {
     const path = join(config.outputDir, name);
-    if (!existsSync(path)) continue;
+    const stat = statSync(path, { throwIfNoEntry: false });
+    // What an earlier run left in the folder would be taken for this one's.
+    if (!stat?.isFile() || stat.mtimeMs < performance.timeOrigin) continue;
     const file = await Deno.open(path);
     // Streamed: a document of a million points has tens of megabytes. The stream closes the file.
     await zip.add(name, file.readable);

@@ -43,7 +43,7 @@ export interface DownloadOptions {
   readonly freeBytes?: (folder: string) => number;
 }
 
-/** What makes up for a failed try: a file that grew by this much begins its count of tries anew. */
+/** A file that grew by this much, or by an eighth of the slide, begins its count of tries anew. */
 const PROGRESS_BYTES = 1 << 20;
 
 /** Why one try ended; the next one may do better. */
@@ -138,7 +138,8 @@ class Download {
         }
         if (!(error instanceof Broken)) throw error;
         // A server without Range starts over each time: only what no try reached before is progress.
-        if (this.#received >= furthest + PROGRESS_BYTES) failures = 0;
+        const eighth = (this.#version?.sizeBytes ?? Infinity) / 8;
+        if (this.#received >= furthest + Math.min(PROGRESS_BYTES, eighth)) failures = 0;
         furthest = Math.max(furthest, this.#received);
         failures++;
         const status = error.response?.status;

@@ -40,10 +40,12 @@ async function scene(run: (scene: Scene) => Promise<void>): Promise<void> {
   }
 }
 
-Deno.test("uploadDebugFiles() sends the log, the configuration and the outputs that exist", () =>
+Deno.test("uploadDebugFiles() sends the log, the configuration and this run's outputs", () =>
   scene(async ({ server, log, config, upload }) => {
     log.info("a line");
     Deno.writeTextFileSync(`${config.outputDir}/result.json`, '{"scanResults":[]}');
+    Deno.writeTextFileSync(`${config.outputDir}/result.png`, "of an earlier run");
+    Deno.utimeSync(`${config.outputDir}/result.png`, 1e9, 1e9);
     await upload();
     assert.equal(server.uploads.length, 1);
     const files = await unzip(server.uploads[0]!);
