@@ -1,6 +1,5 @@
 /** Compressed tiles to interleaved RGB: compression → decoder, each a library. */
 
-import { Buffer } from "node:buffer";
 import { inflateSync } from "node:zlib";
 import { CodecError, UnsupportedError } from "../errors.ts";
 import type { RawTile } from "./slide.ts";
@@ -22,8 +21,8 @@ export class TileDecoder {
   }
 
   /**
-   * Decodes one tile to RGB `[heightPx, widthPx, 3]`, one byte a sample; 16-bit samples keep their
-   * high byte. Nothing depends on what was decoded before.
+   * Decodes one tile to RGB `[heightPx, widthPx, 3]`, one byte a sample: grey is tripled, alpha
+   * blended over white, 16-bit samples scaled. Nothing depends on what was decoded before.
    * @throws {CodecError} where the bytes are not what the tile says; {UnsupportedError} for kinds of
    *   JPEG that are not read; the signal's reason where it is aborted before decoding began.
    */
@@ -63,12 +62,20 @@ export class TileDecoder {
         "JPEG process",
       );
     }
-    if (!hasTurboJpeg) return await decodeJpegWithSharp(tile, stream);
+    const rgb = hasTurboJpeg
+      ? await this.#decodeWithTurbo(tile, stream)
+      : await decodeJpegWithSharp(tile, stream);
+    if (tile.photometric === "grey-inverted") invert(rgb);
+    return rgb;
+  }
+
+  async #decodeWithTurbo(
+    { widthPx, heightPx }: RawTile,
+    stream: Uint8Array<ArrayBuffer>,
+  ): Promise<Uint8Array<ArrayBuffer>> {
     const turbo = this.#idle.pop() ?? new TurboJpeg();
     try {
-      const rgb = new Uint8Array(tile.widthPx * tile.heightPx * 3);
-      await turbo.decompress(stream, rgb, this.#threads === 0);
-      return rgb;
+      return await turbo.decompress(stream, widthPx, heightPx, this.#threads === 0);
     } finally {
       if (this.#closed) turbo.close();
       else this.#idle.push(turbo);
@@ -106,7 +113,8 @@ async function decompress(tile: RawTile): Promise<Uint8Array> {
       samples = inflateSync(data, { maxOutputLength: expected + 65536 });
       break;
     case "lzw":
-      return await decodeInTiff(tile, 5); // Undoes the predictor too.
+      samples = await decompressLzw(tile);
+      break;
     default:
       throw failure(tile, `there is no decoder for it`);
   }
@@ -137,86 +145,139 @@ function undoPredictor(differences: Uint8Array, tile: RawTile): Uint8Array {
   return samples;
 }
 
-/** Samples to RGB bytes: grey tripled, alpha dropped, the high byte of 16 bits. */
+/** Samples to RGB bytes: grey tripled, alpha blended over white. */
 function toRgb(samples: Uint8Array, tile: RawTile): Uint8Array<ArrayBuffer> {
-  const { samplesPerPixel: n, bitsPerSample, photometric, littleEndian } = tile;
+  const { samplesPerPixel: n, photometric, alpha } = tile;
   const pixels = tile.widthPx * tile.heightPx;
-  if (n === 3 && bitsPerSample === 8 && photometric === "rgb") {
-    return samples.slice(0, pixels * 3) as Uint8Array<ArrayBuffer>;
+  const bytes = tile.bitsPerSample === 16 ? toBytes(samples, tile) : samples;
+  if (n === 3 && photometric === "rgb") {
+    return bytes.slice(0, pixels * 3) as Uint8Array<ArrayBuffer>;
   }
   const rgb = new Uint8Array(pixels * 3);
-  const step = bitsPerSample / 8;
-  const high = step === 2 && littleEndian ? 1 : 0;
-  const invert = photometric === "grey-inverted" ? 255 : 0;
-  const isGrey = photometric.startsWith("grey");
-  for (let i = 0; i < pixels; i++) {
-    const at = i * n * step + high;
-    for (let c = 0; c < 3; c++) {
-      rgb[3 * i + c] = samples[at + (isGrey ? 0 : c * step)]! ^ invert;
-    }
+  const [green, blue] = photometric.startsWith("grey") ? [0, 0] : [1, 2];
+  for (let to = 0, from = 0; to < rgb.length; to += 3, from += n) {
+    rgb[to] = bytes[from]!;
+    rgb[to + 1] = bytes[from + green]!;
+    rgb[to + 2] = bytes[from + blue]!;
+    if (n === 4 && alpha !== "none") blendOverWhite(rgb, to, bytes[from + 3]!, alpha);
   }
+  if (photometric === "grey-inverted") invert(rgb);
   return rgb;
 }
 
+/** Blends the pixel at `at`; weights are rounded as libtiff does it (tif_getimage.c, BuildMapUaToAa). */
+function blendOverWhite(
+  rgb: Uint8Array,
+  at: number,
+  opacity: number,
+  alpha: "associated" | "unassociated",
+): void {
+  for (let i = at; i < at + 3; i++) {
+    const weighted = alpha === "associated" ? rgb[i]! : Math.floor((rgb[i]! * opacity + 127) / 255);
+    rgb[i] = Math.min(255, weighted + 255 - opacity);
+  }
+}
+
+function invert(rgb: Uint8Array): void {
+  for (let i = 0; i < rgb.length; i++) rgb[i]! ^= 255;
+}
+
 /**
- * Decodes the tile as the one strip of a TIFF made around it, by libtiff inside sharp: for
- * compressions that are too rare for a decoder of their own.
+ * 16-bit samples to bytes as libtiff shows them, and so OpenSlide (tif_getimage.c): the high byte of
+ * grey, and of colours the nearest.
  */
-async function decodeInTiff(tile: RawTile, compression: number): Promise<Uint8Array> {
-  const { data, samplesPerPixel: n, bitsPerSample, littleEndian, photometric } = tile;
+function toBytes(samples: Uint8Array, { photometric, littleEndian }: RawTile): Uint8Array {
+  const bytes = new Uint8Array(samples.length >> 1);
+  const [high, low] = littleEndian ? [1, 0] : [0, 1];
+  if (photometric.startsWith("grey")) {
+    for (let i = 0; i < bytes.length; i++) bytes[i] = samples[2 * i + high]!;
+  } else {
+    for (let i = 0; i < bytes.length; i++) {
+      bytes[i] = Math.floor((samples[2 * i + high]! * 256 + samples[2 * i + low]! + 128) / 257);
+    }
+  }
+  return bytes;
+}
+
+/**
+ * LZW (TIFF 6.0 §13) by libtiff inside sharp, as the one strip of a TIFF made around it. It says that
+ * the samples are grey bytes, whatever they are, so that nothing is converted on the way.
+ */
+async function decompressLzw(tile: RawTile): Promise<Uint8Array> {
   const SHORT = 3, LONG = 4;
+  const rowBytes = sampleBytes(tile) / tile.heightPx;
   const entries: [tag: number, type: number, value: number][] = [
-    [256, LONG, tile.widthPx],
-    [257, LONG, tile.heightPx],
-    [258, SHORT, bitsPerSample],
-    [259, SHORT, compression],
-    [262, SHORT, photometric === "rgb" ? 2 : 1],
-    [273, LONG, 0], // Set below.
-    [277, SHORT, n],
-    [278, LONG, tile.heightPx],
-    [279, LONG, data.length],
-    [284, SHORT, 1],
-    [317, SHORT, tile.predictor === "horizontal" ? 2 : 1],
+    [256, LONG, rowBytes], // ImageWidth
+    [257, LONG, tile.heightPx], // ImageLength
+    [258, SHORT, 8], // BitsPerSample
+    [259, SHORT, 5], // Compression: LZW
+    [262, SHORT, 1], // PhotometricInterpretation: black is zero
+    [273, LONG, 0], // StripOffsets, set below
+    [277, SHORT, 1], // SamplesPerPixel
+    [278, LONG, tile.heightPx], // RowsPerStrip
+    [279, LONG, tile.data.length], // StripByteCounts
   ];
-  const bitsAt = 8 + 2 + 12 * entries.length + 4;
-  const dataAt = bitsAt + 2 * n;
-  const file = new Uint8Array(dataAt + data.length);
+  const dataAt = 8 + 2 + 12 * entries.length + 4;
+  const file = new Uint8Array(dataAt + tile.data.length);
   const out = new DataView(file.buffer);
-  out.setUint16(0, littleEndian ? 0x4949 : 0x4d4d);
-  out.setUint16(2, 42, littleEndian);
-  out.setUint32(4, 8, littleEndian);
-  out.setUint16(8, entries.length, littleEndian);
+  out.setUint32(0, 0x49492a00);
+  out.setUint32(4, 8, true);
+  out.setUint16(8, entries.length, true);
   for (const [i, [tag, type, value]] of entries.entries()) {
     const at = 10 + 12 * i;
-    out.setUint16(at, tag, littleEndian);
-    out.setUint16(at + 2, type, littleEndian);
-    out.setUint32(at + 4, tag === 258 ? n : 1, littleEndian);
-    if (tag === 258 && n > 2) out.setUint32(at + 8, bitsAt, littleEndian);
-    else if (tag === 258) {
-      for (let s = 0; s < n; s++) out.setUint16(at + 8 + 2 * s, bitsPerSample, littleEndian);
-    } else if (tag === 273) out.setUint32(at + 8, dataAt, littleEndian);
-    else if (type === SHORT) out.setUint16(at + 8, value, littleEndian);
-    else out.setUint32(at + 8, value, littleEndian);
+    out.setUint16(at, tag, true);
+    out.setUint16(at + 2, type, true);
+    out.setUint32(at + 4, 1, true);
+    out.setUint32(at + 8, tag === 273 ? dataAt : value, true);
   }
-  for (let s = 0; s < n; s++) out.setUint16(bitsAt + 2 * s, bitsPerSample, littleEndian);
-  file.set(data, dataAt);
+  file.set(tile.data, dataAt);
 
   const { default: sharp } = await import("sharp");
   sharp.cache(false); // Tiles are never decoded twice; our own cache holds them.
-  const { data: samples, info } = await sharp(file, { failOn: "error" })
-    .raw(bitsPerSample === 16 ? { depth: "ushort" } : {})
-    .toBuffer({ resolveWithObject: true });
-  if (info.width !== tile.widthPx || info.height !== tile.heightPx || info.channels !== n) {
-    throw failure(tile, `it is ${info.width} × ${info.height} in ${info.channels} samples`);
-  }
-  if (bitsPerSample === 16 && !littleEndian) {
-    Buffer.from(samples.buffer, samples.byteOffset, samples.byteLength).swap16();
-  }
-  return samples;
+  return await sharp(file, { failOn: "error" }).toColourspace("b-w").raw().toBuffer();
 }
 
 /** Marker codes (ITU-T T.81 table B.1). */
-const SOI = 0xd8, SOS = 0xda, EOI = 0xd9, DHT = 0xc4, APP14 = 0xee;
+const SOI = 0xd8, SOS = 0xda, EOI = 0xd9, DHT = 0xc4, JPG = 0xc8, DAC = 0xcc, DQT = 0xdb;
+const DRI = 0xdd, APP0 = 0xe0, APP14 = 0xee, APP15 = 0xef, COM = 0xfe;
+
+interface JpegSegment {
+  readonly marker: number;
+  /** Where its 0xff lies. */
+  readonly at: number;
+  /** Bytes after the length field. */
+  readonly payload: Uint8Array;
+}
+
+/**
+ * The segments of a stream up to its first scan or its end, the marker of which comes last.
+ * It takes nothing that libjpeg would take otherwise: what is believed of a stream here holds there.
+ * @throws {Error} where there is anything but segments (ITU-T T.81 §B.1.1).
+ */
+function* readSegments(stream: Uint8Array): Iterable<JpegSegment> {
+  if (stream[0] !== 0xff || stream[1] !== SOI) throw new Error("it does not begin with SOI");
+  for (let at = 2;;) {
+    if (stream[at] !== 0xff) {
+      throw new Error(
+        at < stream.length ? `there is no marker at byte ${at}` : "it ends before its first scan",
+      );
+    }
+    while (stream[at + 1] === 0xff) at++; // Fill bytes (§B.1.1.2).
+    const marker = stream[at + 1];
+    if (marker === undefined) throw new Error("it ends before its first scan");
+    if (marker === SOS || marker === EOI) return yield { marker, at, payload: new Uint8Array() };
+    // Those below stand alone, without a length (table B.1), and none belongs here.
+    if (marker < 0xc0 || (marker >= 0xd0 && marker <= SOI)) {
+      throw new Error(`there is a marker ${marker} at byte ${at}`);
+    }
+    const length = (stream[at + 2] ?? 0) * 256 + (stream[at + 3] ?? 0);
+    if (length < 2 || at + 2 + length > stream.length) {
+      throw new Error(`the segment at byte ${at} is cut`);
+    }
+    yield { marker, at, payload: stream.subarray(at + 4, at + 2 + length) };
+    at += 2 + length;
+  }
+}
 
 /** What a JPEG stream says before its first scan. */
 interface JpegHead {
@@ -224,87 +285,105 @@ interface JpegHead {
   readonly heightPx: number;
   readonly components: number;
   readonly precision: number;
+  /** n of SOFn: the process (ITU-T T.81 table B.1). */
   readonly sof: number;
-  /** Where the bytes of the Adobe marker's transform lie; −1 where there is no such marker. */
-  readonly adobeTransformAt: number;
+  /** Where the identifiers of JFIF markers and the transforms of Adobe markers lie. */
+  readonly jfifAt: readonly number[];
+  readonly adobeTransformAt: readonly number[];
 }
 
-/** Reads the markers up to the first scan (ITU-T T.81 §B.1). @throws {Error} where they are broken. */
-function readJpegHead(data: Uint8Array): JpegHead {
-  if (data[0] !== 0xff || data[1] !== SOI) throw new Error("it does not begin with SOI");
-  let frame: Omit<JpegHead, "adobeTransformAt"> | undefined;
-  let adobeTransformAt = -1;
-  for (let at = 2;;) {
-    if (data[at] !== 0xff) throw new Error(`there is no marker at byte ${at}`);
-    while (data[at + 1] === 0xff) at++; // Fill bytes (§B.1.1.2).
-    const marker = data[at + 1];
-    if (marker === undefined) throw new Error("it ends before its first scan");
-    if (marker === SOS) break;
+/** @throws {Error} where the stream is broken before its first scan. */
+function readJpegHead(stream: Uint8Array): JpegHead {
+  let frame: Omit<JpegHead, "jfifAt" | "adobeTransformAt"> | undefined;
+  const jfifAt: number[] = [], adobeTransformAt: number[] = [];
+  for (const { marker, at, payload } of readSegments(stream)) {
     if (marker === EOI) throw new Error("it has no scan");
-    const length = (data[at + 2] ?? 0) * 256 + (data[at + 3] ?? 0);
-    if (length < 2 || at + 2 + length > data.length) {
-      throw new Error(`the segment at byte ${at} is cut`);
-    }
-    if (marker >= 0xc0 && marker <= 0xcf && marker !== DHT && marker !== 0xc8 && marker !== 0xcc) {
-      if (length < 8) throw new Error("its frame header is cut");
+    if (marker >= 0xc0 && marker <= 0xcf && ![DHT, JPG, DAC].includes(marker)) {
+      if (payload.length < 6) throw new Error("its frame header is cut");
+      const [precision, y1, y0, x1, x0, components] = payload;
       frame = {
         sof: marker - 0xc0,
-        precision: data[at + 4]!,
-        heightPx: data[at + 5]! * 256 + data[at + 6]!,
-        widthPx: data[at + 7]! * 256 + data[at + 8]!,
-        components: data[at + 9]!,
+        precision: precision!,
+        heightPx: y1! * 256 + y0!,
+        widthPx: x1! * 256 + x0!,
+        components: components!,
       };
+    } else if (marker === APP0 && startsWith(payload, JFIF)) jfifAt.push(at + 4);
+    else if (marker === APP14 && startsWith(payload, ADOBE) && payload.length >= 12) {
+      adobeTransformAt.push(at + 4 + 11);
     }
-    const isAdobe = marker === APP14 && length >= 14 &&
-      [0x41, 0x64, 0x6f, 0x62, 0x65].every((byte, i) => data[at + 4 + i] === byte);
-    if (isAdobe) adobeTransformAt = at + 15;
-    at += 2 + length;
   }
   if (frame === undefined) throw new Error("it has no frame header");
-  return { ...frame, adobeTransformAt };
+  return { ...frame, jfifAt, adobeTransformAt };
+}
+
+const JFIF = new TextEncoder().encode("JFIF\0");
+const ADOBE = new TextEncoder().encode("Adobe");
+
+function startsWith(bytes: Uint8Array, start: Uint8Array): boolean {
+  return start.every((byte, i) => bytes[i] === byte);
 }
 
 /** An Adobe marker with transform 0: the components are RGB (Adobe Technical Note 5116, §18). */
-const ADOBE_RGB = Uint8Array.from(
-  [0xff, APP14, 0, 14, 0x41, 0x64, 0x6f, 0x62, 0x65, 0, 100, 0, 0, 0, 0, 0],
-);
+const ADOBE_RGB = Uint8Array.from([0xff, APP14, 0, 14, ...ADOBE, 0, 100, 0, 0, 0, 0, 0]);
+
+/**
+ * What lies between SOI and EOI of an abbreviated stream of tables (ITU-T T.81 §B.5).
+ * @throws {Error} where it holds anything else: a frame in it would be taken for the tile's.
+ */
+function readJpegTables(tables: Uint8Array | undefined): Uint8Array {
+  if (tables === undefined || tables.length === 0) return new Uint8Array();
+  let end = 2;
+  try {
+    for (const { marker, at } of readSegments(tables)) {
+      const isTable = [DQT, DHT, DAC, DRI, COM, EOI].includes(marker) ||
+        (marker >= APP0 && marker <= APP15);
+      if (!isTable) throw new Error(`there is a marker ${marker} at byte ${at}`);
+      end = at;
+    }
+  } catch (cause) {
+    throw new Error(`its shared tables are broken: ${(cause as Error).message}`, { cause });
+  }
+  return tables.subarray(2, end);
+}
 
 /**
  * A whole JPEG stream from a tile of a TIFF: the shared tables put behind SOI (TIFF Technical
- * Note 2), and components of photometric RGB marked as such, since decoders take three unmarked
- * components for YCbCr. (CMU-1-Small-Region.svs is such a slide.)
+ * Note 2), and components of photometric RGB marked as such, since decoders take three components
+ * for YCbCr that a JFIF marker or none precedes. (CMU-1-Small-Region.svs is such a slide.)
+ * Components of photometric YCbCr that an Adobe marker calls RGB stay RGB: it knows better.
  * @throws {Error} where tile or tables are broken or their size is not the tile's.
  */
 function assembleJpeg(tile: RawTile): { stream: Uint8Array<ArrayBuffer>; head: JpegHead } {
-  const { data, jpegTables, photometric } = tile;
-  const head = readJpegHead(data);
+  const tables = readJpegTables(tile.jpegTables);
+  let stream = tables.length === 0 ? tile.data : spliceBehindSoi(tile.data, tables);
+  const head = readJpegHead(stream);
   if (head.widthPx !== tile.widthPx || head.heightPx !== tile.heightPx) {
     throw new Error(
       `its picture is ${head.widthPx} × ${head.heightPx}, the tile ` +
         `${tile.widthPx} × ${tile.heightPx}`,
     );
   }
-  const isRgb = photometric === "rgb" && head.components === 3;
-  let tables: Uint8Array = new Uint8Array();
-  if (jpegTables !== undefined && jpegTables.length > 4) {
-    const end = jpegTables.length - 2;
-    if (
-      jpegTables[0] !== 0xff || jpegTables[1] !== SOI || jpegTables[end] !== 0xff ||
-      jpegTables[end + 1] !== EOI
-    ) throw new Error("its shared tables are broken");
-    tables = jpegTables.subarray(2, end);
+  if (tile.photometric === "rgb" && head.components === 3) {
+    const { jfifAt, adobeTransformAt } = head;
+    const marked = jfifAt.length === 0 && adobeTransformAt.length > 0 &&
+      adobeTransformAt.every((at) => stream[at] === 0);
+    if (!marked) {
+      stream = stream.slice();
+      for (const at of jfifAt) stream[at] = 0; // No longer «JFIF».
+      for (const at of adobeTransformAt) stream[at] = 0;
+      if (adobeTransformAt.length === 0) stream = spliceBehindSoi(stream, ADOBE_RGB);
+    }
   }
-  const adobe = isRgb && head.adobeTransformAt < 0 ? ADOBE_RGB : new Uint8Array();
-  if (tables.length + adobe.length === 0 && (!isRgb || data[head.adobeTransformAt] === 0)) {
-    return { stream: data, head };
-  }
-  const stream = new Uint8Array(data.length + tables.length + adobe.length);
-  stream.set(data.subarray(0, 2));
-  stream.set(adobe, 2);
-  stream.set(tables, 2 + adobe.length);
-  stream.set(data.subarray(2), 2 + adobe.length + tables.length);
-  if (isRgb && head.adobeTransformAt >= 0) stream[head.adobeTransformAt + tables.length] = 0;
   return { stream, head };
+}
+
+function spliceBehindSoi(stream: Uint8Array, segments: Uint8Array): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(stream.length + segments.length);
+  whole.set(stream.subarray(0, 2));
+  whole.set(segments, 2);
+  whole.set(stream.subarray(2), 2 + segments.length);
+  return whole;
 }
 
 /** Five times slower; for platforms where libjpeg-turbo cannot be loaded. */
@@ -316,6 +395,8 @@ async function decodeJpegWithSharp(
   sharp.cache(false);
   const { data, info } = await sharp(stream, { failOn: "error" })
     .toColourspace("srgb").removeAlpha().raw().toBuffer({ resolveWithObject: true });
-  if (info.channels !== 3) throw failure(tile, `it has ${info.channels} samples`);
+  if (info.width !== tile.widthPx || info.height !== tile.heightPx || info.channels !== 3) {
+    throw failure(tile, `it is ${info.width} × ${info.height} in ${info.channels} samples`);
+  }
   return new Uint8Array(data);
 }

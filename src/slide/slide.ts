@@ -31,6 +31,8 @@ export interface RawTile {
   readonly bitsPerSample: number;
   /** What the samples mean once decoded (TIFF 6.0 §8 and §21): for JPEG, whether a YCbCr conversion is due. */
   readonly photometric: "grey" | "grey-inverted" | "rgb" | "ycbcr";
+  /** What a fourth sample is (TIFF 6.0 §18): blended over white, which associated colours are already weighted for. */
+  readonly alpha: "none" | "associated" | "unassociated";
   /** Horizontal differencing (TIFF 6.0 §14), undone after decompression. */
   readonly predictor: "none" | "horizontal";
   /** Byte order of samples wider than a byte. */
@@ -85,10 +87,16 @@ export interface Slide {
    * Reads a rectangle at a level as interleaved RGB `[heightPx, widthPx, 3]`; outside the slide it
    * is the background.
    * @throws {RangeError} where the region makes no sense; {CodecError} where a tile cannot be
-   *   decoded; {SourceError} where its bytes cannot be read; the signal's reason where it is aborted.
+   *   decoded; {UnsupportedError} where no tile of the level can be; {SlideFormatError} where the
+   *   file places it outside itself; {SourceError} where its bytes cannot be read; the signal's
+   *   reason where it is aborted.
    */
   readRegion(region: Region): Promise<Picture>;
-  /** The undecoded bytes of one tile. @throws {RangeError} where there is no such tile. */
+  /**
+   * The undecoded bytes of one tile.
+   * @throws {RangeError} where there is no such tile; {SlideFormatError} where the file places it
+   *   outside itself; {UnsupportedError} where no tile of the level can be decoded; {SourceError}.
+   */
   rawTile(level: number, column: number, row: number): Promise<RawTile>;
   /** Frees the file, decoders and caches; reads after it fail. */
   close(): Promise<void>;

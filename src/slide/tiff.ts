@@ -27,8 +27,6 @@ export interface TiffDirectory {
   readonly rows: number;
   /** NewSubfileType (TIFF 6.0 §8), 0 where absent. */
   readonly subfileType: number;
-  /** True where the file says NewSubfileType at all. */
-  readonly hasSubfileType: boolean;
   /** Text of an ASCII field without its final NUL; undefined where absent. */
   text(tag: number): string | undefined;
   /** First value of a numeric field; a RATIONAL is divided, in single precision as libtiff has it. */
@@ -49,6 +47,7 @@ export const TAG = {
   BitsPerSample: 258,
   Compression: 259,
   PhotometricInterpretation: 262,
+  FillOrder: 266,
   DocumentName: 269,
   ImageDescription: 270,
   Make: 271,
@@ -72,6 +71,7 @@ export const TAG = {
   TileLength: 323,
   TileOffsets: 324,
   TileByteCounts: 325,
+  ExtraSamples: 338,
   SampleFormat: 339,
   JPEGTables: 347,
   Copyright: 33432,
@@ -103,8 +103,12 @@ const OTHER_COMPRESSIONS: Readonly<Record<number, string>> = {
 /** More than any scanner writes: a chain longer than this is a trap. */
 const MAX_DIRECTORIES = 4096;
 const MAX_ENTRIES = 4096;
+/** Bytes of all directories with their values: a scanner's come to some megabytes. */
+const MAX_DIRECTORY_BYTES = 2 ** 28;
 /** Bytes of one decoded tile or strip; a strip of a large plain TIFF may hold all of it. */
 const MAX_TILE_BYTES = 2 ** 28;
+/** Bytes that a tile may take beyond twice its decoded size, such as for a JPEG's profile. */
+const TILE_SLACK_BYTES = 2 ** 20;
 
 /** Bytes per value, by field type (TIFF 6.0 §2; 13 is IFD, 16 to 18 are BigTIFF's). */
 const FIELD_BYTES: Readonly<Record<number, number>> = {
@@ -210,6 +214,16 @@ async function checkDirectories(source: Source): Promise<number | undefined> {
     big ? Number(data.getBigUint64(at, little)) : data.getUint32(at, little);
   const [countBytes, entryBytes, offsetSize] = big ? [8, 20, 8] : [2, 12, 4];
 
+  // What directories hold may overlap, so that a small file could claim its size a million times.
+  const maxClaimed = Math.min(MAX_DIRECTORY_BYTES, 2 * sizeBytes + 2 ** 16);
+  let claimed = 0;
+  const claim = (bytes: number, offset: number) => {
+    claimed += bytes;
+    if (claimed > maxClaimed) {
+      throw broken(`its directories claim more than ${maxClaimed} bytes`, offset);
+    }
+  };
+
   const seen = new Set<number>();
   let offset = wide(head, big ? 8 : 4);
   if (offset === 0) throw broken("it has no directory", big ? 8 : 4);
@@ -234,6 +248,7 @@ async function checkDirectories(source: Source): Promise<number | undefined> {
       throw broken(`directory ${seen.size} claims ${entries} entries`, offset);
     }
     const bytes = entries * entryBytes + offsetSize;
+    claim(bytes, offset);
     const body = view(await source.read(offset + countBytes, bytes));
     if (body.byteLength < bytes) {
       throw broken(`directory ${seen.size} at ${offset} is cut by the file's end`, offset);
@@ -241,8 +256,15 @@ async function checkDirectories(source: Source): Promise<number | undefined> {
     for (let i = 0; i < entries; i++) {
       const at = i * entryBytes;
       const tag = body.getUint16(at, little);
-      const size = FIELD_BYTES[body.getUint16(at + 2, little)];
-      if (size === undefined) continue; // Readers skip fields of types they do not know (§2).
+      const type = body.getUint16(at + 2, little);
+      const size = FIELD_BYTES[type];
+      // §2 would have it skipped, which geotiff cannot; no slide with one is known.
+      if (size === undefined) {
+        throw broken(
+          `tag ${tag} of directory ${seen.size} has the unknown type ${type}`,
+          offset + countBytes + at,
+        );
+      }
       const length = size * wide(body, at + 4);
       const inline = length <= offsetSize;
       if (!inline) {
@@ -254,6 +276,7 @@ async function checkDirectories(source: Source): Promise<number | undefined> {
             offset + countBytes + at,
           );
         }
+        claim(length, offset + countBytes + at);
       }
     }
     seen.add(offset);
@@ -275,7 +298,6 @@ class Directory implements TiffDirectory {
   readonly columns: number;
   readonly rows: number;
   readonly subfileType: number;
-  readonly hasSubfileType: boolean;
   readonly #offsets: ArrayLike<number>;
   readonly #byteCounts: ArrayLike<number>;
 
@@ -293,15 +315,15 @@ class Directory implements TiffDirectory {
       this.tileHeightPx = this.#size("TileLength");
     } else {
       this.tileWidthPx = this.widthPx;
-      const perStrip = this.number(TAG.RowsPerStrip);
       // Absent, or 2³² − 1, means all rows in one strip.
-      this.tileHeightPx = perStrip !== undefined && perStrip >= 1
-        ? Math.min(perStrip, this.heightPx)
-        : this.heightPx;
+      const perStrip = this.number(TAG.RowsPerStrip) ?? this.heightPx;
+      if (!Number.isInteger(perStrip) || perStrip < 1) {
+        throw this.#broken(`has RowsPerStrip ${perStrip}`);
+      }
+      this.tileHeightPx = Math.min(perStrip, this.heightPx);
     }
     this.columns = Math.ceil(this.widthPx / this.tileWidthPx);
     this.rows = Math.ceil(this.heightPx / this.tileHeightPx);
-    this.hasSubfileType = fields(TAG.NewSubfileType) !== undefined;
     this.subfileType = this.number(TAG.NewSubfileType) ?? 0;
     this.#offsets = this.#numbers(this.tiled ? "TileOffsets" : "StripOffsets");
     this.#byteCounts = this.#numbers(this.tiled ? "TileByteCounts" : "StripByteCounts");
@@ -343,17 +365,26 @@ class Directory implements TiffDirectory {
     const at = row * this.columns + column;
     const offset = Number(this.#offsets[at]);
     const length = Number(this.#byteCounts[at]);
+    const where = `has tile (${column}, ${row}) in ${length} bytes at ${offset}`;
+    // Signed and fractional types are as good as any to a parser.
+    if (
+      !Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0
+    ) {
+      throw this.#broken(where);
+    }
     if (offset + length > this.source.sizeBytes) {
-      throw this.#broken(
-        `has tile (${column}, ${row}) in ${length} bytes at ${offset}, ` +
-          `past the file's end at ${this.source.sizeBytes}`,
-        offset,
-      );
+      throw this.#broken(`${where}, past the file's end at ${this.source.sizeBytes}`, offset);
     }
     // The last strip holds the rows that are left, a tile at the edge is padded (TIFF 6.0 §15).
     const heightPx = this.tiled
       ? this.tileHeightPx
       : Math.min(this.tileHeightPx, this.heightPx - row * this.tileHeightPx);
+    const decodedBytes = this.tileWidthPx * heightPx * layout.samplesPerPixel *
+      layout.bitsPerSample / 8;
+    // Bounds what tiles in flight take, where they all claim the whole file.
+    if (length > 2 * decodedBytes + TILE_SLACK_BYTES) {
+      throw this.#broken(`${where}, too many for ${decodedBytes} bytes of pixels`, offset);
+    }
     const data = await this.source.read(offset, length, signal);
     return {
       data,
@@ -378,14 +409,16 @@ class Directory implements TiffDirectory {
       throw unsupported(`TIFF compression ${code} (${OTHER_COMPRESSIONS[code] ?? "unknown"})`);
     }
     const samplesPerPixel = this.number(TAG.SamplesPerPixel) ?? 1;
-    const bits = this.fields(TAG.BitsPerSample) ?? 1;
-    const perSample = typeof bits === "number" ? [bits] : Array.from(bits as ArrayLike<number>);
+    const perSample = this.#list(TAG.BitsPerSample);
     const bitsPerSample = perSample[0] ?? 1;
     if (perSample.some((b) => b !== bitsPerSample) || ![8, 16].includes(bitsPerSample)) {
-      throw unsupported(`${perSample.join("/")} bits a sample`);
+      throw unsupported(`${perSample.join("/") || 1} bits a sample`);
     }
-    if ((this.number(TAG.SampleFormat) ?? 1) !== 1) {
+    if (this.#list(TAG.SampleFormat).some((format) => format !== 1)) {
       throw unsupported("samples that are no u8 or u16");
+    }
+    if ((this.number(TAG.FillOrder) ?? 1) !== 1 && compression !== "jpeg") {
+      throw unsupported("fill order 2");
     }
     if (samplesPerPixel > 1 && (this.number(TAG.PlanarConfiguration) ?? 1) !== 1) {
       throw unsupported("planar configuration 2");
@@ -395,15 +428,20 @@ class Directory implements TiffDirectory {
       interpretation as 0 | 1 | 2 | 6
     ];
     if (
-      photometric === undefined || samplesPerPixel < (photometric.startsWith("grey") ? 1 : 3) ||
-      samplesPerPixel > 4 || (photometric === "ycbcr" && compression !== "jpeg")
+      photometric === undefined || ![1, 2, 3, 4].includes(samplesPerPixel) ||
+      (samplesPerPixel < 3 && !photometric.startsWith("grey")) ||
+      (photometric === "ycbcr" && compression !== "jpeg")
     ) {
       throw unsupported(
         `photometric interpretation ${interpretation} in ${samplesPerPixel} samples, ${compression}`,
       );
     }
-    const predictor = this.number(TAG.Predictor) ?? 1;
-    if (predictor > 2 && compression !== "jpeg") throw unsupported(`predictor ${predictor}`);
+    // A scheme of LZW's and deflate's alone (§14); with others the field says nothing.
+    const predicts = compression === "lzw" || compression === "deflate";
+    const predictor = predicts ? this.number(TAG.Predictor) ?? 1 : 1;
+    if (predictor !== 1 && predictor !== 2) throw unsupported(`predictor ${predictor}`);
+    // 0, «unspecified», is what older writers of alpha say; libtiff takes it for associated.
+    const extra = samplesPerPixel === 4 ? this.#list(TAG.ExtraSamples)[0] : undefined;
     if (
       this.tileWidthPx * this.tileHeightPx * Math.max(3, samplesPerPixel) * bitsPerSample / 8 >
         MAX_TILE_BYTES
@@ -416,11 +454,21 @@ class Directory implements TiffDirectory {
       samplesPerPixel,
       bitsPerSample,
       photometric,
-      predictor: predictor === 2 && compression !== "jpeg" ? "horizontal" : "none",
+      alpha: ({ 0: "associated", 1: "associated", 2: "unassociated" } as const)[
+        extra as 0 | 1 | 2
+      ] ?? "none",
+      predictor: predictor === 2 ? "horizontal" : "none",
       jpegTables: tables === undefined || typeof tables !== "object"
         ? undefined
         : Uint8Array.from(tables),
     };
+  }
+
+  /** All values of a numeric field; none where it is absent or text. */
+  #list(tag: number): number[] {
+    const value = this.fields(tag);
+    if (value === undefined || typeof value === "string") return [];
+    return typeof value === "number" ? [value] : Array.from(value);
   }
 
   #size(name: "ImageWidth" | "ImageLength" | "TileWidth" | "TileLength"): number {

@@ -14,6 +14,8 @@ const SYMBOLS = {
   tj3Set: { parameters: ["pointer", "i32", "i32"], result: "i32" },
   tj3GetErrorStr: { parameters: ["pointer"], result: "pointer" },
   tj3Destroy: { parameters: ["pointer"], result: "void" },
+  tj3Get: { parameters: ["pointer", "i32"], result: "i32" },
+  tj3DecompressHeader: { parameters: ["pointer", "buffer", "usize"], result: "i32" },
   decompressHere: {
     name: "tj3Decompress8",
     parameters: ["pointer", "buffer", "usize", "buffer", "i32", "i32"],
@@ -51,6 +53,8 @@ export const hasTurboJpeg = library !== undefined;
 
 const TJINIT_DECOMPRESS = 1;
 const TJPF_RGB = 0;
+const TJPARAM_JPEGWIDTH = 5;
+const TJPARAM_JPEGHEIGHT = 6;
 const TJPARAM_SCANLIMIT = 13;
 /** Scans of a progressive picture; encoders write about ten, and a bomb thousands. */
 const MAX_SCANS = 100;
@@ -59,6 +63,8 @@ const MAX_SCANS = 100;
 export class TurboJpeg {
   readonly #library: Library;
   #handle: Deno.PointerValue;
+  /** What a thread reads and writes now: nothing else keeps it from the garbage collector. */
+  readonly #inUse = new Set<ArrayBuffer>();
 
   /** @throws {Error} where there is no library, or no memory. */
   constructor() {
@@ -70,23 +76,43 @@ export class TurboJpeg {
   }
 
   /**
-   * Decodes `stream` into `rgb`, which must hold `[height, width, 3]` of the size in its header.
-   * On a thread, or with `here` on the calling one.
-   * @throws {Error} with libjpeg's words where the stream is damaged, also where a picture came out.
+   * Decodes a picture of a known size to RGB `[heightPx, widthPx, 3]`, on a thread, or with `here` on
+   * the calling one.
+   * @throws {Error} with libjpeg's words where the stream is damaged, also where a picture came out;
+   *   where its size is another.
    */
   async decompress(
     stream: Uint8Array<ArrayBuffer>,
-    rgb: Uint8Array<ArrayBuffer>,
+    widthPx: number,
+    heightPx: number,
     here: boolean,
-  ): Promise<void> {
-    const call = here ? this.#library.decompressHere : this.#library.decompressThere;
-    const status = await call(this.#handle, stream, BigInt(stream.length), rgb, 0, TJPF_RGB);
-    if (status === 0) return;
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    const { tj3DecompressHeader, tj3Get, decompressHere, decompressThere } = this.#library;
+    const length = BigInt(stream.length);
+    // The library writes as much as the header says, so it is asked itself what it reads there.
+    if (tj3DecompressHeader(this.#handle, stream, length) !== 0) throw new Error(this.#message());
+    const width = tj3Get(this.#handle, TJPARAM_JPEGWIDTH);
+    const height = tj3Get(this.#handle, TJPARAM_JPEGHEIGHT);
+    if (width !== widthPx || height !== heightPx) {
+      throw new Error(`its picture is ${width} × ${height}, not ${widthPx} × ${heightPx}`);
+    }
+    const rgb = new Uint8Array(widthPx * heightPx * 3);
+    this.#inUse.add(stream.buffer).add(rgb.buffer);
+    const call = here ? decompressHere : decompressThere;
+    const status = await call(this.#handle, stream, length, rgb, 0, TJPF_RGB);
+    this.#inUse.clear();
+    if (status !== 0) {
+      const message = this.#message();
+      // Padding before the end harms nothing. The first warning is the one that is kept, so that
+      // after padding elsewhere there may be worse.
+      if (!message.endsWith("extraneous bytes before marker 0xd9")) throw new Error(message);
+    }
+    return rgb;
+  }
+
+  #message(): string {
     const text = this.#library.tj3GetErrorStr(this.#handle);
-    const message = text === null ? "unknown error" : Deno.UnsafePointerView.getCString(text);
-    // Padding before a marker harms nothing, and real scanners write it.
-    if (/extraneous bytes before marker/.test(message)) return;
-    throw new Error(message);
+    return text === null ? "unknown error" : Deno.UnsafePointerView.getCString(text);
   }
 
   /** Frees the decompressor; not while it decodes. */
