@@ -1,6 +1,7 @@
 /** Opens a slide by its content: asks each format in turn whether it is theirs. */
 
-import { SlideFormatError, UnsupportedError } from "../errors.ts";
+import { fileURLToPath } from "node:url";
+import { SlideFormatError, SourceError, UnsupportedError } from "../errors.ts";
 import { isAperio, openAperio } from "./aperio.ts";
 import { isGenericTiff, openGenericTiff } from "./generic.ts";
 import { type SlideParts, TiledSlide, type TiledSlideOptions } from "./region.ts";
@@ -18,7 +19,8 @@ const TIFF_FORMATS: readonly {
 ];
 
 /**
- * Opens a slide from a path, a `file:` URL or a source, which the slide closes with itself.
+ * Opens a slide from a path, a `file:` URL or a source, which the slide closes with itself; a
+ * source is closed too where it cannot be opened.
  * @throws {SourceError} where the bytes cannot be had; {SlideFormatError} where they are no slide or
  *   a broken one; {UnsupportedError} where they are of a kind that is not read yet.
  */
@@ -51,12 +53,14 @@ export async function openSlide(
 }
 
 function openSource(location: string | URL | Source): Source {
-  if (typeof location === "string" && !/^https?:\/\//i.test(location)) {
+  if (typeof location === "object" && "read" in location) return location;
+  if (typeof location === "string" && !/^(https?|file):\/\//i.test(location)) {
     return FileSource.open(location);
   }
-  if (typeof location === "object" && "read" in location) return location;
-  const url = new URL(location);
-  if (url.protocol === "file:") return FileSource.open(decodeURIComponent(url.pathname));
+  const url = URL.parse(location);
+  // Not quoted: its query may be a signature.
+  if (url === null) throw new SourceError("Cannot open a URL that is malformed", { location: "" });
+  if (url.protocol === "file:") return FileSource.open(fileURLToPath(url));
   throw new UnsupportedError(
     `Cannot open "${url.protocol}//${url.host}${url.pathname}": ` +
       `slides are read from files; download it first`,

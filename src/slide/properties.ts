@@ -18,10 +18,14 @@ export function levelProperties(vendor: string, levels: readonly Level[]): Recor
   return all;
 }
 
-/** A number as OpenSlide prints it: 17 significant digits, no zeros at the end (g_ascii_dtostr). */
+/** A number as OpenSlide prints it: 17 significant digits, no zeros at the end (C's "%.17g"). */
 export function formatDouble(value: number): string {
-  if (!Number.isFinite(value)) return String(value);
-  return String(value) === value.toPrecision(17)
-    ? String(value)
-    : value.toPrecision(17).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+  if (Number.isNaN(value)) return "nan";
+  if (!Number.isFinite(value)) return value < 0 ? "-inf" : "inf";
+  const [digits = "", exponent = ""] = value.toExponential(16).split("e");
+  const power = Number(exponent);
+  const trim = (text: string) => text.includes(".") ? text.replace(/\.?0+$/, "") : text;
+  if (power >= -4 && power < 17) return trim(value.toFixed(16 - power));
+  const sign = power < 0 ? "-" : "+";
+  return `${trim(digits)}e${sign}${String(Math.abs(power)).padStart(2, "0")}`;
 }

@@ -1,6 +1,6 @@
 /** Byte ranges from a file or memory: all that a format's reader knows of where a slide lies. */
 
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { SourceError } from "../errors.ts";
 
 /** Random access to the bytes of one object. */
@@ -30,17 +30,26 @@ function clampRange(sizeBytes: number, offsetBytes: number, lengthBytes: number)
   return Math.max(0, Math.min(lengthBytes, sizeBytes - offsetBytes));
 }
 
+function closedError(location: string): SourceError {
+  return new SourceError(`Cannot read "${location}": it is closed`, { location });
+}
+
 /** A source over bytes in memory, which it does not copy. */
 export class MemorySource implements Source {
   readonly sizeBytes: number;
-  constructor(readonly bytes: Uint8Array, readonly location = "memory") {
+  #bytes: Uint8Array | undefined;
+  constructor(bytes: Uint8Array, readonly location = "memory") {
+    this.#bytes = bytes;
     this.sizeBytes = bytes.byteLength;
   }
-  read(offsetBytes: number, lengthBytes: number): Promise<Uint8Array<ArrayBuffer>> {
+  // deno-lint-ignore require-await -- async so that misuse rejects instead of throwing
+  async read(offsetBytes: number, lengthBytes: number): Promise<Uint8Array<ArrayBuffer>> {
     const length = clampRange(this.sizeBytes, offsetBytes, lengthBytes);
-    return Promise.resolve(this.bytes.slice(offsetBytes, offsetBytes + length));
+    if (this.#bytes === undefined) throw closedError(this.location);
+    return this.#bytes.slice(offsetBytes, offsetBytes + length) as Uint8Array<ArrayBuffer>;
   }
   close(): Promise<void> {
+    this.#bytes = undefined;
     return Promise.resolve();
   }
 }
@@ -61,19 +70,17 @@ export class FileSource implements Source {
 
   /** Opens a regular file. @throws {SourceError} where there is none, it is a folder or it may not be read. */
   static open(path: string): FileSource {
-    let descriptor: number | undefined;
     try {
-      descriptor = openSync(path, "r");
-      const stat = fstatSync(descriptor);
+      // Asked before it is opened, since to open a pipe waits for its writer.
+      const stat = statSync(path);
       if (!stat.isFile()) {
         throw new SourceError(
           `Cannot open "${path}": it is ${stat.isDirectory() ? "a folder" : "not a regular file"}`,
           { location: path },
         );
       }
-      return new FileSource(descriptor, path, stat.size);
+      return new FileSource(openSync(path, "r"), path, stat.size);
     } catch (cause) {
-      if (descriptor !== undefined) closeSync(descriptor);
       if (cause instanceof SourceError) throw cause;
       const why = (cause as { code?: string }).code === "ENOENT"
         ? "there is no such file"
@@ -85,11 +92,7 @@ export class FileSource implements Source {
   // deno-lint-ignore require-await -- async so that misuse rejects instead of throwing
   async read(offsetBytes: number, lengthBytes: number): Promise<Uint8Array<ArrayBuffer>> {
     const length = clampRange(this.sizeBytes, offsetBytes, lengthBytes);
-    if (this.#descriptor === undefined) {
-      throw new SourceError(`Cannot read "${this.location}": it is closed`, {
-        location: this.location,
-      });
-    }
+    if (this.#descriptor === undefined) throw closedError(this.location);
     const data = new Uint8Array(length);
     let done = 0;
     try {
