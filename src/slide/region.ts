@@ -1,6 +1,6 @@
 /** Tiles to any rectangle at any level: the part of a Slide that all tiled formats share. */
 
-import { CodecError } from "../errors.ts";
+import { CodecError, UnsupportedError } from "../errors.ts";
 import { TileDecoder } from "./codec.ts";
 import { levelProperties } from "./properties.ts";
 import type { Level, Picture, Properties, RawTile, Region, Slide } from "./slide.ts";
@@ -34,10 +34,15 @@ export interface TiledSlideOptions {
   readonly cacheBytes?: number;
 }
 
-/** Tiles of one region that are read or decoded at a time. */
+/** Tiles of one region that are read or decoded at a time, fewer where they are large. */
 const TILES_IN_FLIGHT = 32;
-/** A larger region or picture is a mistake, or an attack: more than a 26,000 px square. */
+const BYTES_IN_FLIGHT = 2 ** 28;
+/** A larger region is a mistake: more than a 26,000 px square. */
 const MAX_REGION_BYTES = 2 ** 31 - 1;
+/** A larger label or macro is an attack: a scanner's are some megabytes. */
+const MAX_PICTURE_BYTES = 2 ** 28;
+/** After so long in a region timers and signals get their turn, an abort above all. */
+const TURN_MS = 50;
 
 /** Decoded tiles, the least recently used dropped first. */
 class TileCache {
@@ -104,7 +109,7 @@ export class TiledSlide implements Slide {
     this.associated = new Map(
       [...parts.associated].map(([name, grid]) => [
         name,
-        () => this.#readGrid(grid, name, 0, 0, grid.widthPx, grid.heightPx),
+        () => this.#readPicture(grid, name),
       ]),
     );
   }
@@ -141,6 +146,15 @@ export class TiledSlide implements Slide {
     this.#decoder.close();
     this.#cache.clear();
     await this.#parts.close();
+  }
+
+  async #readPicture(grid: TileGrid, name: string): Promise<Picture> {
+    const { widthPx, heightPx } = grid;
+    if (widthPx * heightPx * 3 > MAX_PICTURE_BYTES) {
+      const feature = `a picture of ${widthPx} × ${heightPx} pixels`;
+      throw new UnsupportedError(`Cannot read the ${name}: ${feature} is not supported`, feature);
+    }
+    return await this.#readGrid(grid, name, 0, 0, widthPx, heightPx);
   }
 
   /** Reads a rectangle in the grid's own pixels. `name` is the level's index or the picture's name. */
@@ -194,9 +208,32 @@ export class TiledSlide implements Slide {
         );
       }
     };
+    // A file in the page cache and a decoder on this thread are promises already kept, after which
+    // no timer and no signal handler would run before the region is read.
+    let turnAt = performance.now();
+    let turn: Promise<void> | undefined;
+    const giveTurn = () =>
+      turn ??= new Promise((resolve) =>
+        setTimeout(() => {
+          turn = undefined;
+          turnAt = performance.now();
+          resolve();
+        })
+      );
+    const inFlight = Math.max(
+      1,
+      Math.min(
+        TILES_IN_FLIGHT,
+        Math.floor(BYTES_IN_FLIGHT / (grid.tileWidthPx * grid.tileHeightPx * 3)),
+      ),
+    );
     // Each of these takes the next tile when it is done with one, so that few are in memory.
-    const painters = Array.from({ length: TILES_IN_FLIGHT }, async () => {
+    const painters = Array.from({ length: inFlight }, async () => {
       while (row <= lastRow) {
+        if (performance.now() - turnAt > TURN_MS) {
+          await giveTurn();
+          continue; // Another may have taken the last tile.
+        }
         const at = [column, row] as const;
         if (++column > lastColumn) {
           column = firstColumn;
