@@ -171,6 +171,7 @@ Deno.test("main.ts posts although OUTPUT_DIR cannot be written, exit 0", () =>
     const it = await run({ OUTPUT_DIR: "/dev/null/output" });
     succeeded(it, server);
     assert.match(it.stderr, /ERROR Cannot write "\/dev\/null\/output.*posted nevertheless/);
+    assert.deepEqual([...(await unzip(server.uploads[0]!)).keys()], ["log.txt", "config.json"]);
   }));
 
 Deno.test("main.ts names every variable that is missing, exit 2", () =>
