@@ -5,7 +5,6 @@
  * file is then offered for download beside the task).
  */
 
-import { statSync } from "node:fs";
 import { join } from "node:path";
 import { BlobWriter, configure, TextReader, ZipWriter } from "@zip.js/zip.js";
 import ky from "ky";
@@ -67,13 +66,23 @@ async function zipOf(config: ProductionConfig, log: Log, failure: unknown): Prom
     await zip.add("error.txt", new TextReader(withoutQueries(Deno.inspect(failure)) + "\n"));
   }
   for (const name of OUTPUTS) {
-    const path = join(config.outputDir, name);
-    const stat = statSync(path, { throwIfNoEntry: false });
-    // What an earlier run left in the folder would be taken for this one's.
-    if (!stat?.isFile() || stat.mtimeMs < performance.timeOrigin) continue;
-    const file = await Deno.open(path);
+    const file = await openOutput(join(config.outputDir, name));
     // Streamed: a document of a million points has tens of megabytes. The stream closes the file.
-    await zip.add(name, file.readable);
+    if (file !== undefined) await zip.add(name, file.readable);
   }
   return await zip.close();
+}
+
+/** A file that this run wrote; undefined where there is none. */
+async function openOutput(path: string): Promise<Deno.FsFile | undefined> {
+  let file: Deno.FsFile;
+  try {
+    file = await Deno.open(path);
+  } catch {
+    return undefined; // Not there, or in a folder that is none: the rest of the zip is worth sending.
+  }
+  const { isFile, mtime } = await file.stat();
+  // What an earlier run left in the folder would be taken for this one's.
+  if (isFile && mtime !== null && mtime.getTime() >= performance.timeOrigin) return file;
+  file.close();
 }
