@@ -40,6 +40,7 @@ interface Builder {
   run(request: Request): Promise<Run>;
   /** Runs a shell command in place of the program. */
   shell(command: string): Promise<Run>;
+  close(): Promise<void>;
 }
 
 async function run(command: readonly string[], env: Record<string, string> = {}): Promise<Run> {
@@ -103,6 +104,7 @@ const docker: Builder = {
   shell(command) {
     return run(["docker", "run", "--rm", "--entrypoint", "sh", "wgslide", "-c", command]);
   },
+  close: () => Promise.resolve(),
 };
 
 /** `at` holds the store of images. */
@@ -170,6 +172,9 @@ function buildah(at: string): Builder {
       return await start([entrypoint, ...args], rest);
     },
     shell: (command) => start(["sh", "-c", command]),
+    async close() {
+      if (container !== "") await it("rm", container); // it stays mounted else
+    },
   };
 }
 
@@ -261,15 +266,12 @@ if (slide === "") {
 const folder = await Deno.makeTempDir({ dir: "/var/tmp", prefix: "wgslide-image-" });
 await Deno.chmod(folder, 0o755); // the container's user reads what is mounted
 const hasDocker = (await run(["sh", "-c", "docker info"])).code === 0;
+const builder = hasDocker ? docker : buildah(values.at ?? folder);
 try {
   if (values.at !== undefined) await Deno.mkdir(values.at, { recursive: true });
-  await check(hasDocker ? docker : buildah(values.at ?? folder), folder, slide);
+  await check(builder, folder, slide);
   console.log("ok");
 } finally {
-  // buildah keeps layers mounted, and users of its own in them
-  if (!hasDocker && values.at === undefined) {
-    const store = ["--root", `${folder}/store`, "--runroot", `${folder}/run`];
-    await run(["buildah", ...store, "--storage-driver", "overlay", "rm", "-a"]);
-  }
-  await run(["rm", "-rf", "--one-file-system", folder]);
+  await builder.close();
+  await run(["rm", "-rf", "--one-file-system", folder]); // layers belong to users of their own
 }
