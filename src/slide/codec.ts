@@ -3,17 +3,14 @@
 import { inflateSync } from "node:zlib";
 import { CodecError, UnsupportedError } from "../errors.ts";
 import type { RawTile } from "./slide.ts";
-import { hasTurboJpeg, TurboJpeg } from "./turbojpeg.ts";
+import { decodeJpeg, hasTurboJpeg } from "./turbojpeg.ts";
 
 /** Decodes up to `threads` tiles at a time on threads; with 0, one after the other on the calling one. */
 export class TileDecoder {
   readonly #threads: number;
   readonly #places: number;
-  /** Decompressors that rest. */
-  readonly #idle: TurboJpeg[] = [];
   readonly #waiting: (() => void)[] = [];
   #busy = 0;
-  #closed = false;
 
   constructor(threads: number) {
     this.#threads = threads;
@@ -47,12 +44,6 @@ export class TileDecoder {
     }
   }
 
-  /** Frees the decompressors; those at work are freed when they are done. */
-  close(): void {
-    this.#closed = true;
-    for (const turbo of this.#idle.splice(0)) turbo.close();
-  }
-
   async #decodeJpeg(tile: RawTile): Promise<Uint8Array<ArrayBuffer>> {
     const { stream, head } = assembleJpeg(tile);
     if (head.precision !== 8 || ![1, 3].includes(head.components) || head.sof > 2) {
@@ -63,23 +54,10 @@ export class TileDecoder {
       );
     }
     const rgb = hasTurboJpeg
-      ? await this.#decodeWithTurbo(tile, stream)
+      ? await decodeJpeg(stream, tile.widthPx, tile.heightPx, this.#threads === 0)
       : await decodeJpegWithSharp(tile, stream);
     if (tile.photometric === "grey-inverted") invert(rgb);
     return rgb;
-  }
-
-  async #decodeWithTurbo(
-    { widthPx, heightPx }: RawTile,
-    stream: Uint8Array<ArrayBuffer>,
-  ): Promise<Uint8Array<ArrayBuffer>> {
-    const turbo = this.#idle.pop() ?? new TurboJpeg();
-    try {
-      return await turbo.decompress(stream, widthPx, heightPx, this.#threads === 0);
-    } finally {
-      if (this.#closed) turbo.close();
-      else this.#idle.push(turbo);
-    }
   }
 }
 
@@ -110,7 +88,7 @@ async function decompress(tile: RawTile): Promise<Uint8Array> {
       break;
     case "deflate":
       // More than the tile's bytes is padding that nobody reads, and a bound against bombs.
-      samples = inflateSync(data, { maxOutputLength: expected + 65536 });
+      samples = withoutBuffer(inflateSync(data, { maxOutputLength: expected + 65536 }));
       break;
     case "lzw":
       samples = await decompressLzw(tile);
@@ -122,6 +100,11 @@ async function decompress(tile: RawTile): Promise<Uint8Array> {
     throw failure(tile, `it holds ${samples.length} bytes where ${expected} are due`);
   }
   return tile.predictor === "none" ? samples : undoPredictor(samples, tile);
+}
+
+/** The same bytes as a plain array: Buffer's `slice` shares memory, and a small one's memory is a pool's. */
+function withoutBuffer({ buffer, byteOffset, byteLength }: Uint8Array): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
 /** Horizontal differencing (TIFF 6.0 §14): each sample is the difference to the one before it in its row. */
@@ -234,7 +217,9 @@ async function decompressLzw(tile: RawTile): Promise<Uint8Array> {
 
   const { default: sharp } = await import("sharp");
   sharp.cache(false); // Tiles are never decoded twice; our own cache holds them.
-  return await sharp(file, { failOn: "error" }).toColourspace("b-w").raw().toBuffer();
+  return withoutBuffer(
+    await sharp(file, { failOn: "error" }).toColourspace("b-w").raw().toBuffer(),
+  );
 }
 
 /** Marker codes (ITU-T T.81 table B.1). */

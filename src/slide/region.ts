@@ -143,7 +143,6 @@ export class TiledSlide implements Slide {
   }
 
   async close(): Promise<void> {
-    this.#decoder.close();
     this.#cache.clear();
     await this.#parts.close();
   }

@@ -29,12 +29,10 @@ const SYMBOLS = {
   },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-type Library = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
-
 // Opened with the module: 4 ms, and a thing of the process, not of a slide.
 const library = openLibrary();
 
-function openLibrary(): Library | undefined {
+function openLibrary() {
   if (Deno.build.os !== "linux") return undefined;
   const arch = ({ x86_64: "x64", aarch64: "arm64" } as const)[Deno.build.arch as "x86_64"];
   try {
@@ -59,65 +57,52 @@ const TJPARAM_SCANLIMIT = 13;
 /** Scans of a progressive picture; encoders write about ten, and a bomb thousands. */
 const MAX_SCANS = 100;
 
-/** A decompressor; it decodes one picture at a time. */
-export class TurboJpeg {
-  readonly #library: Library;
-  #handle: Deno.PointerValue;
-  /** What a thread reads and writes now: nothing else keeps it from the garbage collector. */
-  readonly #inUse = new Set<ArrayBuffer>();
+/** What threads read and write now: nothing else keeps it from the garbage collector. */
+const inUse = new Set<readonly ArrayBuffer[]>();
 
-  /** @throws {Error} where there is no library, or no memory. */
-  constructor() {
-    if (library === undefined) throw new Error("libjpeg-turbo cannot be loaded here");
-    this.#library = library;
-    this.#handle = library.tj3Init(TJINIT_DECOMPRESS);
-    if (this.#handle === null) throw new Error("libjpeg-turbo cannot start");
-    library.tj3Set(this.#handle, TJPARAM_SCANLIMIT, MAX_SCANS);
-  }
-
-  /**
-   * Decodes a picture of a known size to RGB `[heightPx, widthPx, 3]`, on a thread, or with `here` on
-   * the calling one.
-   * @throws {Error} with libjpeg's words where the stream is damaged, also where a picture came out;
-   *   where its size is another.
-   */
-  async decompress(
-    stream: Uint8Array<ArrayBuffer>,
-    widthPx: number,
-    heightPx: number,
-    here: boolean,
-  ): Promise<Uint8Array<ArrayBuffer>> {
-    const { tj3DecompressHeader, tj3Get, decompressHere, decompressThere } = this.#library;
+/**
+ * Decodes a JPEG stream of a known size to RGB `[heightPx, widthPx, 3]`, on a thread, or with `here`
+ * on the calling one. Each takes a decompressor of its own, for 1 µs, since one that was used before
+ * lends a stream that lacks tables those of the last.
+ * @throws {Error} with libjpeg's words where the stream is damaged, also where a picture came out;
+ *   where its size is another; where there is no library or no memory.
+ */
+export async function decodeJpeg(
+  stream: Uint8Array<ArrayBuffer>,
+  widthPx: number,
+  heightPx: number,
+  here: boolean,
+): Promise<Uint8Array<ArrayBuffer>> {
+  if (library === undefined) throw new Error("libjpeg-turbo cannot be loaded here");
+  const handle = library.tj3Init(TJINIT_DECOMPRESS);
+  if (handle === null) throw new Error("libjpeg-turbo cannot start");
+  const message = () => {
+    const text = library.tj3GetErrorStr(handle);
+    return text === null ? "unknown error" : Deno.UnsafePointerView.getCString(text);
+  };
+  const rgb = new Uint8Array(widthPx * heightPx * 3);
+  const buffers = [stream.buffer, rgb.buffer];
+  inUse.add(buffers);
+  try {
+    library.tj3Set(handle, TJPARAM_SCANLIMIT, MAX_SCANS);
     const length = BigInt(stream.length);
     // The library writes as much as the header says, so it is asked itself what it reads there.
-    if (tj3DecompressHeader(this.#handle, stream, length) !== 0) throw new Error(this.#message());
-    const width = tj3Get(this.#handle, TJPARAM_JPEGWIDTH);
-    const height = tj3Get(this.#handle, TJPARAM_JPEGHEIGHT);
+    if (library.tj3DecompressHeader(handle, stream, length) !== 0) throw new Error(message());
+    const width = library.tj3Get(handle, TJPARAM_JPEGWIDTH);
+    const height = library.tj3Get(handle, TJPARAM_JPEGHEIGHT);
     if (width !== widthPx || height !== heightPx) {
       throw new Error(`its picture is ${width} × ${height}, not ${widthPx} × ${heightPx}`);
     }
-    const rgb = new Uint8Array(widthPx * heightPx * 3);
-    this.#inUse.add(stream.buffer).add(rgb.buffer);
-    const call = here ? decompressHere : decompressThere;
-    const status = await call(this.#handle, stream, length, rgb, 0, TJPF_RGB);
-    this.#inUse.clear();
-    if (status !== 0) {
-      const message = this.#message();
+    const call = here ? library.decompressHere : library.decompressThere;
+    if (await call(handle, stream, length, rgb, 0, TJPF_RGB) !== 0) {
       // Padding before the end harms nothing. The first warning is the one that is kept, so that
       // after padding elsewhere there may be worse.
-      if (!message.endsWith("extraneous bytes before marker 0xd9")) throw new Error(message);
+      const text = message();
+      if (!text.endsWith("extraneous bytes before marker 0xd9")) throw new Error(text);
     }
     return rgb;
-  }
-
-  #message(): string {
-    const text = this.#library.tj3GetErrorStr(this.#handle);
-    return text === null ? "unknown error" : Deno.UnsafePointerView.getCString(text);
-  }
-
-  /** Frees the decompressor; not while it decodes. */
-  close(): void {
-    if (this.#handle !== null) this.#library.tj3Destroy(this.#handle);
-    this.#handle = null;
+  } finally {
+    library.tj3Destroy(handle);
+    inUse.delete(buffers);
   }
 }
