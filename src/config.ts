@@ -45,8 +45,8 @@ export interface CommonConfig {
   /** Minutes from the start after which the run stops with what it has. */
   readonly deadlineMinutes: number;
   readonly logLevel: LogLevel;
-  /** Haematoxylin density that a nucleus stands out with, for the classifier `nuclei`. */
-  readonly nucleiThreshold: number;
+  /** Haematoxylin density that a nucleus stands out with, for `nuclei`; undefined follows the slide's staining. */
+  readonly nucleiThreshold: number | undefined;
   /** Threads that decode tiles beside the main one; 0 decodes on the main thread. */
   readonly decoders: number;
 }
@@ -151,7 +151,7 @@ export const VARIABLES: readonly {
     name: "NUCLEI_THRESHOLD",
     when: "both",
     meaning:
-      "least haematoxylin density of a nucleus against its surroundings, 0.01 to 1 (default 0.1)",
+      "least haematoxylin density of a nucleus against its surroundings, 0.01 to 1 (default follows the slide's staining)",
   },
   { name: "ADAPTER", when: "both", meaning: "part of the GPU's name, where there are several" },
   {
@@ -202,7 +202,7 @@ const number = (min: number, max: number, whole: boolean) =>
 const common = {
   CLASSIFIER: v.optional(v.picklist(["grid", "nuclei"], "must be grid or nuclei")),
   ADAPTER: v.optional(v.string()),
-  NUCLEI_THRESHOLD: v.optional(number(0.01, 1, false), "0.1"),
+  NUCLEI_THRESHOLD: v.optional(number(0.01, 1, false)),
   OUTPUT_DIR: v.optional(path),
   DEADLINE_MINUTES: v.optional(number(0.01, 1440, false), "85"),
   LOG_LEVEL: v.optional(

@@ -19,6 +19,13 @@ import { haloFor, NucleiNetwork, type Resample } from "./nuclei_network.ts";
 const MPP = 0.5;
 /** Side of a tile's core in model pixels. */
 const CORE_PX = 1024;
+/**
+ * Without NUCLEI_THRESHOLD a nucleus stands out with this part of what the best tenth of all
+ * candidates do, since stains differ in strength, and at least with LEAST_RESPONSE.
+ */
+const RELATIVE_THRESHOLD = 0.2;
+/** Haematoxylin density below which a candidate is noise. */
+const LEAST_RESPONSE = 0.1;
 /** Of two detections nearer than this part of the better one's radius, one goes. */
 const SUPPRESSION = 0.8;
 /** How far the drawn outline of the tissue may leave the mask, in mask pixels. */
@@ -52,9 +59,10 @@ export async function classifyNuclei(slide: Slide, context: Context): Promise<Re
   const haloPx = haloFor(grid.mppX);
   log.info(
     `Nuclei: ${grid.tiles.length} tiles of ${corePx} px at ${grid.mppX.toFixed(3)} µm/px ` +
-      `from level ${grid.level}, threshold ${config.nucleiThreshold}`,
+      `from level ${grid.level}`,
   );
   const found = new Detections();
+  const least = config.nucleiThreshold ?? LEAST_RESPONSE;
   const network = await NucleiNetwork.create(gpu, grid.mppX, { corePx, haloPx });
   try {
     const side = corePx + 2 * haloPx;
@@ -76,7 +84,7 @@ export async function classifyNuclei(slide: Slide, context: Context): Promise<Re
           return { picture, resample: { shiftX: x - xPx, shiftY: y - yPx, ratio: grid.ratio } };
         },
         async infer({ picture, resample }, tile) {
-          for (const peak of await network.find(picture, resample, config.nucleiThreshold)) {
+          for (const peak of await network.find(picture, resample, least)) {
             const x0 = (tile.x + peak.x) * grid.downsample;
             const y0 = (tile.y + peak.y) * grid.downsample;
             if (x0 >= widthPx || y0 >= heightPx || !isTissue(mask, x0, y0)) continue;
@@ -110,7 +118,9 @@ function report(
 ): Results {
   const positions: Position[] = [];
   const points: ScoredPoint[] = [];
-  for (const { x, y, score } of found.suppress(SUPPRESSION)) {
+  const threshold = config.nucleiThreshold ??
+    Math.max(LEAST_RESPONSE, RELATIVE_THRESHOLD * Math.min(1, found.scoreQuantile(0.9)));
+  for (const { x, y, score } of found.suppress(SUPPRESSION, threshold)) {
     // Whole pixels and thousandths: more would be digits without meaning, a million times.
     const [px, py] = [Math.round(x), Math.round(y)];
     positions.push([px, py]);
@@ -153,7 +163,7 @@ function report(
           type: "WholeSlideDifferential",
           points,
           scores: { nucleus: positions.length },
-          positivity_threshold: config.nucleiThreshold,
+          positivity_threshold: round(threshold),
         },
       },
     }],

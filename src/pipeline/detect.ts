@@ -32,13 +32,21 @@ export class Detections {
     this.#length++;
   }
 
+  /** The score that `fraction` of all detections lie below; 0 where there are none. */
+  scoreQuantile(fraction: number): number {
+    const scores = this.#score.slice(0, this.#length).sort();
+    return scores[Math.min(this.#length - 1, Math.floor(fraction * this.#length))] ?? 0;
+  }
+
   /**
    * Keeps, best first, every detection that has no better one within `fraction` of the better
    * one's radius (greedy non-maximum suppression). The answer does not depend on the order in which
    * they were added, hence not on how the slide was cut.
+   * @param threshold least score of those that are kept.
    */
   *suppress(
     fraction: number,
+    threshold = 0,
   ): Generator<{ x: number; y: number; radius: number; score: number }, void> {
     const [xs, ys, radii, scores] = [this.#x, this.#y, this.#radius, this.#score];
     const order = Uint32Array.from({ length: this.#length }, (_, i) => i).sort((a, b) =>
@@ -50,6 +58,7 @@ export class Detections {
     const cells = new Map<number, number[]>();
     const cellOf = (column: number, row: number) => row * 0x4000000 + column;
     for (const i of order) {
+      if (scores[i]! < threshold) return;
       const column = Math.floor(xs[i]! / reach), row = Math.floor(ys[i]! / reach);
       let beaten = false;
       for (let dy = -1; dy <= 1 && !beaten; dy++) {

@@ -29,7 +29,7 @@ export interface TiffDirectory {
   readonly subfileType: number;
   /** Text of an ASCII field without its final NUL; undefined where absent. */
   text(tag: number): string | undefined;
-  /** First value of a numeric field; a RATIONAL is divided, in single precision as libtiff has it. */
+  /** First value of a numeric field; a RATIONAL is divided. */
   number(tag: number): number | undefined;
   /**
    * The undecoded bytes of a tile; empty where its byte count is 0.
@@ -349,7 +349,7 @@ class Directory implements TiffDirectory {
     if (typeof value === "number") return value;
     if (value === undefined || typeof value === "string") return undefined;
     const isRational = value.length === 2 && RATIONALS.has(tag);
-    return isRational ? Math.fround(value[0]! / value[1]!) : value[0];
+    return isRational ? value[0]! / value[1]! : value[0];
   }
 
   async readTile(column: number, row: number, signal?: AbortSignal): Promise<RawTile> {

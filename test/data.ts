@@ -1,0 +1,13 @@
+/** Where the shared test data lie; tests that need them pass with «skipped: no data» where they do not. */
+
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+
+const ROOT = Deno.env.get("WGSLIDE_DATA") ?? "../shared/data";
+
+/** The path of a test file, or undefined, said so, where there are no data. */
+export function dataPath(name: string): string | undefined {
+  const path = join(ROOT, name);
+  if (existsSync(path)) return path;
+  console.log("skipped: no data");
+}
