@@ -194,7 +194,7 @@ Deno.test("TiffDirectory.text() ends at the first NUL and reads UTF-8", async ()
   assert.equal(directory.text(256), undefined);
 });
 
-Deno.test("TiffDirectory.number() divides a RATIONAL in single precision", async () => {
+Deno.test("TiffDirectory.number() divides a RATIONAL", async () => {
   const directory = await first(tiledImage({
     fields: [
       { tag: 282, type: RATIONAL, values: [1, 3] },
@@ -203,7 +203,7 @@ Deno.test("TiffDirectory.number() divides a RATIONAL in single precision", async
       { tag: 287, type: DOUBLE, values: [0.1] },
     ],
   }));
-  assert.equal(directory.number(282), Math.fround(1 / 3));
+  assert.equal(directory.number(282), 1 / 3);
   assert.equal(directory.number(283), Infinity);
   assert.equal(directory.number(286), 2.5);
   assert.equal(directory.number(287), 0.1);
@@ -223,7 +223,7 @@ Deno.test("tiffProperties() names fields as OpenSlide does", async () => {
     "openslide.comment": "described",
     "tiff.ImageDescription": "described",
     "tiff.Make": "maker",
-    "tiff.XResolution": "6666.66650390625",
+    "tiff.XResolution": "6666.666666666667",
     "tiff.ResolutionUnit": "centimeter",
   });
 });
