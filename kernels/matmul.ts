@@ -3,8 +3,8 @@
 import code from "./matmul.wgsl" with { type: "text" };
 import codeSubgroup8 from "./matmul_subgroup8.wgsl" with { type: "text" };
 import type { Gpu } from "./device.ts";
-import { Batch, defineKernel, type KernelLiteral, type Pipeline } from "./kernel.ts";
-import { Tensor } from "./tensor.ts";
+import { type Batch, defineKernel, type KernelLiteral, type Pipeline } from "./kernel.ts";
+import type { Tensor } from "./tensor.ts";
 
 const params = { rows: "u32", inner4: "u32", columns4: "u32" } as const;
 const bindings = {
@@ -32,47 +32,59 @@ export const matmulSubgroup8Kernel = defineKernel({
   features: ["subgroups"],
 });
 
-/** Which of the kernels: the adapter's own where `variant` is left out. */
+/** Which of the kernels. */
 export type MatmulVariant = "registers" | "subgroup8";
 
+/** A kernel that was compiled, with the rows and columns that one of its workgroups computes. */
+export interface CompiledMatmul {
+  readonly pipeline: Pipeline<
+    KernelLiteral & { params: typeof params; bindings: typeof bindings }
+  >;
+  readonly rows: number;
+  readonly columns: number;
+}
+
 /**
- * Multiplies `a` [M, K] by `b` [K, N], both f32, K and N multiples of four; gives [M, N].
- * Submits at once; the result can be read or used right away.
- * @throws {RangeError} where the shapes do not fit together.
- * @throws {KernelError} where the device fails or lacks what `variant` needs.
+ * Compiles the variant that suits the adapter, or the one asked for.
+ * @throws {KernelError} where the device fails or lacks what the variant needs.
  */
-export async function matmul(
+export async function compileMatmul(
   gpu: Gpu,
-  a: Tensor,
-  b: Tensor,
   variant: MatmulVariant = gpu.subgroupSize === 8 && gpu.adapter.isSoftware
     ? "subgroup8"
     : "registers",
-): Promise<Tensor> {
+): Promise<CompiledMatmul> {
+  if (variant === "subgroup8") {
+    return { pipeline: await matmulSubgroup8Kernel.compile(gpu), rows: 32, columns: 32 };
+  }
+  const { X, Y } = matmulKernel.literal.overrides;
+  return { pipeline: await matmulKernel.compile(gpu), rows: 8 * Y, columns: 4 * X };
+}
+
+/**
+ * Records `product = a · b`: a [M, K], b [K, N], product [M, N], all f32, K and N multiples of four.
+ * @throws {RangeError} where the shapes do not fit together.
+ */
+export function recordMatmul(
+  batch: Batch,
+  compiled: CompiledMatmul,
+  { a, b, product }: Record<"a" | "b" | "product", Tensor>,
+): void {
   const [rows = 0, inner = 0] = a.shape;
   const [innerOfB = 0, columns = 0] = b.shape;
   if (
     a.shape.length !== 2 || b.shape.length !== 2 || inner !== innerOfB ||
-    inner % 4 !== 0 || columns % 4 !== 0 || a.type !== "f32" || b.type !== "f32"
+    inner % 4 !== 0 || columns % 4 !== 0 || product.shape.join() !== `${rows},${columns}` ||
+    [a, b, product].some(({ type }) => type !== "f32")
   ) {
     throw new RangeError(
-      `Cannot multiply ${a.type} [${a.shape.join(", ")}] by ${b.type} [${b.shape.join(", ")}]: ` +
+      `Cannot multiply ${a.type} [${a.shape.join(", ")}] by ${b.type} [${b.shape.join(", ")}] ` +
+        `into ${product.type} [${product.shape.join(", ")}]: ` +
         `[M, K] · [K, N] in f32 is needed, K and N multiples of four`,
     );
   }
-  const pipeline: Pipeline<KernelLiteral & { params: typeof params; bindings: typeof bindings }> =
-    variant === "subgroup8"
-      ? await matmulSubgroup8Kernel.compile(gpu)
-      : await matmulKernel.compile(gpu);
-  const product = new Tensor(gpu, "f32", [rows, columns], "product");
-  const { X, Y } = matmulKernel.literal.overrides;
-  // Columns and rows that a workgroup computes.
-  const [width, height] = variant === "subgroup8" ? [32, 32] : [4 * X, 8 * Y];
-  const batch = new Batch(gpu);
-  batch.dispatch(pipeline, {
+  batch.dispatch(compiled.pipeline, {
     params: { rows, inner4: inner / 4, columns4: columns / 4 },
     bindings: { a, b, product },
-  }, [Math.ceil(columns / width), Math.ceil(rows / height)]);
-  batch.submit();
-  return product;
+  }, [Math.ceil(columns / compiled.columns), Math.ceil(rows / compiled.rows)]);
 }

@@ -2,7 +2,8 @@
 
 import { Gpu } from "../../kernels/device.ts";
 import { KernelError } from "../../kernels/errors.ts";
-import { matmul } from "../../kernels/matmul.ts";
+import { Batch } from "../../kernels/kernel.ts";
+import { compileMatmul, recordMatmul } from "../../kernels/matmul.ts";
 import { Tensor } from "../../kernels/tensor.ts";
 import { NO_GPU_ADVICE } from "../context.ts";
 
@@ -32,14 +33,20 @@ export async function smokeTest(
       ? `No GPU found. Using ${name}: a software adapter, slow.`
       : `WebGPU is available! Using GPU: ${name} (${driver})`,
   );
+  const compiling = compileMatmul(gpu); // Goes on while the host draws numbers.
   const numbers = normals(2 * SIZE * SIZE, 1);
   const a = numbers.subarray(0, SIZE * SIZE), b = numbers.subarray(SIZE * SIZE);
   const [left, right] = [
     Tensor.from(gpu, a, [SIZE, SIZE], "a"),
     Tensor.from(gpu, b, [SIZE, SIZE], "b"),
   ];
+  const product = new Tensor(gpu, "f32", [SIZE, SIZE], "product");
+  const compiled = await compiling;
+  await gpu.done();
   const start = performance.now();
-  const product = await matmul(gpu, left, right);
+  const batch = new Batch(gpu);
+  recordMatmul(batch, compiled, { a: left, b: right, product });
+  batch.submit();
   await gpu.done();
   const seconds = (performance.now() - start) / 1000;
   const values = await product.readFloats();
