@@ -1,0 +1,101 @@
+/** What is benched of each kernel: shapes that models and slides really have, seeded inputs. */
+
+import { compileConv2d, convolvedSize, recordConv2d } from "../../kernels/conv2d.ts";
+import type { Gpu } from "../../kernels/device.ts";
+import type { Batch } from "../../kernels/kernel.ts";
+import { compileMatmul, recordMatmul } from "../../kernels/matmul.ts";
+import { compileNormalise, HAEMATOXYLIN_EOSIN, recordNormalise } from "../../kernels/normalise.ts";
+import { peakCapacity, peaksKernel, recordPeaks } from "../../kernels/peaks.ts";
+import { Tensor } from "../../kernels/tensor.ts";
+import { bytes, floats } from "../reference/random.ts";
+
+export interface KernelCase {
+  readonly name: string;
+  /** Work of one dispatch: floating-point operations, or bytes read and written where memory is the limit. */
+  readonly work: number;
+  readonly unit: "FLOP" | "B";
+  /** Makes inputs on the device and gives what records one dispatch. */
+  prepare(gpu: Gpu): Promise<(batch: Batch) => void>;
+}
+
+function matmulCase(size: number): KernelCase {
+  return {
+    name: `matmul f32 ${size}³`,
+    work: 2 * size ** 3,
+    unit: "FLOP",
+    async prepare(gpu) {
+      const compiled = await compileMatmul(gpu);
+      const shape = [size, size];
+      const a = Tensor.from(gpu, floats(size * size, 1), shape);
+      const b = Tensor.from(gpu, floats(size * size, 2), shape);
+      const product = new Tensor(gpu, "f32", shape);
+      return (batch) => recordMatmul(batch, compiled, { a, b, product });
+    },
+  };
+}
+
+function convCase(
+  name: string,
+  [images, height, width, channels]: readonly [number, number, number, number],
+  [kernelHeight, kernelWidth, out]: readonly [number, number, number],
+): KernelCase {
+  const padY = (kernelHeight - 1) / 2, padX = (kernelWidth - 1) / 2;
+  const outHeight = convolvedSize(height, kernelHeight, 1, padY);
+  const outWidth = convolvedSize(width, kernelWidth, 1, padX);
+  return {
+    name: `conv2d f32 ${name}`,
+    work: 2 * images * outHeight * outWidth * out * kernelHeight * kernelWidth * channels,
+    unit: "FLOP",
+    async prepare(gpu) {
+      const pipeline = await compileConv2d(gpu);
+      const inputShape = [images, height, width, channels];
+      const weightShape = [kernelHeight, kernelWidth, channels, out];
+      const count = (shape: number[]) => shape.reduce((a, b) => a * b, 1);
+      const tensors = {
+        input: Tensor.from(gpu, floats(count(inputShape), 1), inputShape),
+        weights: Tensor.from(gpu, floats(count(weightShape), 2), weightShape),
+        bias: Tensor.from(gpu, floats(out, 3), [out]),
+        output: new Tensor(gpu, "f32", [images, outHeight, outWidth, out]),
+      };
+      return (batch) => recordConv2d(batch, pipeline, tensors, { padY, padX });
+    },
+  };
+}
+
+const SIDE = 1024;
+
+/** On a software adapter the large ones take seconds: `large` leaves them to GPUs. */
+export function kernelCases(large: boolean): KernelCase[] {
+  return [
+    matmulCase(1000),
+    ...(large ? [matmulCase(4096)] : []),
+    convCase("3×3 64→64, 56×56, batch 8", [8, 56, 56, 64], [3, 3, 64]),
+    convCase("1×27 4→8, 552×552 (nuclei's rows)", [1, 552, 552, 4], [1, 27, 8]),
+    convCase("27×1 8→4, 552×552 (nuclei's columns)", [1, 552, 552, 8], [27, 1, 4]),
+    {
+      name: `normalise u8 → f32 stains, ${SIDE}²`,
+      work: SIDE * SIDE * (3 + 16),
+      unit: "B",
+      async prepare(gpu) {
+        const pipeline = await compileNormalise(gpu, HAEMATOXYLIN_EOSIN);
+        const pixels = Tensor.from(gpu, bytes(SIDE * SIDE * 3, 1), [SIDE, SIDE, 3]);
+        const normalised = new Tensor(gpu, "f32", [SIDE, SIDE, 4]);
+        return (batch) => recordNormalise(batch, pipeline, pixels, normalised, HAEMATOXYLIN_EOSIN);
+      },
+    },
+    {
+      name: `peaks ${SIDE}² × 4`,
+      work: SIDE * SIDE * 16,
+      unit: "B",
+      async prepare(gpu) {
+        const pipeline = await peaksKernel.compile(gpu);
+        const scores = Tensor.from(gpu, floats(SIDE * SIDE * 4, 1), [SIDE, SIDE, 4]);
+        const count = new Tensor(gpu, "u32", [1]);
+        const found = new Tensor(gpu, "f32", [peakCapacity(SIDE, SIDE, 2), 4]);
+        const core = { x: 0, y: 0, width: SIDE, height: SIDE };
+        // A hundredth of random pixels pass: as dense as candidates on tissue.
+        return (batch) => recordPeaks(batch, pipeline, { scores, count, found }, core, 0.995);
+      },
+    },
+  ];
+}
