@@ -71,12 +71,10 @@ export function traceMask(
       // With y downwards a ring with its inside on the right has a positive area, a hole's negative.
       const simple = simplify(ring, tolerancePx);
       if (area(ring) > 0) of.outer = simple;
-      else if (simple.length >= 4) of.holes.push(simple);
+      else of.holes.push(simple);
     }
   }
-  return [...pieces.values()].flatMap(({ outer, holes }) =>
-    outer !== undefined && outer.length >= 4 ? [[outer, ...holes] as const] : []
-  ).map(([outer, ...holes]) => [outer!, ...holes]);
+  return [...pieces.values()].map(({ outer, holes }) => [outer!, ...holes]);
 }
 
 /** Labels 4-connected pieces from 1; 0 is outside. */
@@ -114,7 +112,10 @@ function area(ring: ContourRing): number {
   return twice / 2;
 }
 
-/** Drops positions of a closed ring that lie within `tolerance` of what is left. */
+/**
+ * Drops positions of a closed ring that lie within `tolerance` of what is left; a ring that would
+ * have no area left stays as it is.
+ */
 function simplify(ring: ContourRing, tolerance: number): ContourRing {
   if (tolerance <= 0 || ring.length <= 5) return ring;
   const keep = new Uint8Array(ring.length);
@@ -130,18 +131,20 @@ function simplify(ring: ContourRing, tolerance: number): ContourRing {
   for (let part = stack.pop(); part !== undefined; part = stack.pop()) {
     const [from, to] = part;
     const [x1, y1] = ring[from]!, [x2, y2] = ring[to]!;
-    const length = Math.hypot(x2 - x1, y2 - y1);
+    const [dx, dy] = [x2 - x1, y2 - y1];
     let worst = tolerance, at = -1;
     for (let i = from + 1; i < to; i++) {
       const [x, y] = ring[i]!;
-      const off = length === 0
-        ? Math.hypot(x - x1, y - y1)
-        : Math.abs((x2 - x1) * (y1 - y) - (x1 - x) * (y2 - y1)) / length;
+      // To the segment, not the line: a ring that turns back passes its ends.
+      const along = ((x - x1) * dx + (y - y1) * dy) / (dx * dx + dy * dy || 1);
+      const t = Math.min(1, Math.max(0, along));
+      const off = Math.hypot(x - x1 - t * dx, y - y1 - t * dy);
       if (off > worst) [worst, at] = [off, i];
     }
     if (at < 0) continue;
     keep[at] = 1;
     stack.push([from, at], [at, to]);
   }
-  return ring.filter((_, i) => keep[i] === 1);
+  const simple = ring.filter((_, i) => keep[i] === 1);
+  return simple.length < 4 ? ring : simple;
 }
