@@ -39,7 +39,7 @@ export class Detections {
   }
 
   /**
-   * Keeps, best first, every detection that has no better one within `fraction` of the better
+   * Keeps, best first, every detection that has no better kept one within `fraction` of that
    * one's radius (greedy non-maximum suppression). The answer does not depend on the order in which
    * they were added, hence not on how the slide was cut.
    * @param threshold least score of those that are kept.
@@ -50,7 +50,7 @@ export class Detections {
   ): Generator<{ x: number; y: number; radius: number; score: number }, void> {
     const [xs, ys, radii, scores] = [this.#x, this.#y, this.#radius, this.#score];
     const order = Uint32Array.from({ length: this.#length }, (_, i) => i).sort((a, b) =>
-      scores[b]! - scores[a]! || ys[a]! - ys[b]! || xs[a]! - xs[b]!
+      scores[b]! - scores[a]! || ys[a]! - ys[b]! || xs[a]! - xs[b]! || radii[b]! - radii[a]!
     );
     let reach = 1;
     for (let i = 0; i < this.#length; i++) reach = Math.max(reach, fraction * radii[i]!);
