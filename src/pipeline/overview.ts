@@ -14,19 +14,18 @@ export const OVERVIEW_SIDE_PX = 2048;
 /** Bytes of the strips that a level is read in. */
 const STRIP_BYTES = 16 << 20;
 
-const known = new WeakMap<Slide, Promise<Overview>>();
+const known = new WeakMap<Slide, Overview>();
 
 /**
  * The whole slide at most OVERVIEW_SIDE_PX on its longer side, filtered by area from the smallest
  * level that is as large. Made once for a slide and kept; memory does not grow with the slide.
  * @throws what `Slide.readRegion` throws.
  */
-export function overviewOf(slide: Slide, signal?: AbortSignal): Promise<Overview> {
+export async function overviewOf(slide: Slide, signal?: AbortSignal): Promise<Overview> {
   let overview = known.get(slide);
   if (overview === undefined) {
-    overview = readOverview(slide, OVERVIEW_SIDE_PX, signal);
+    overview = await readOverview(slide, OVERVIEW_SIDE_PX, signal);
     known.set(slide, overview);
-    overview.catch(() => known.delete(slide)); // An aborted one is no answer for the next.
   }
   return overview;
 }
