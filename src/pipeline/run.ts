@@ -28,12 +28,13 @@ export async function runTiles<Tile, Input, Output>(
   const all = AbortSignal.any([signal, stop.signal]);
   const reading: Promise<Input>[] = [];
   const inferring: { tile: Tile; output: Promise<Output> }[] = [];
+  const fail = (error: unknown) => stop.abort(error);
   let next = 0, done = 0;
   const readNext = () => {
     const tile = tiles[next++];
     if (tile === undefined) return;
     const input = steps.read(tile, all);
-    input.catch(() => {}); // Awaited in its turn; until then it is not unhandled.
+    input.catch(fail); // Awaited in its turn; until then it is not unhandled.
     reading.push(input);
   };
   const collectOne = async () => {
@@ -41,6 +42,7 @@ export async function runTiles<Tile, Input, Output>(
     steps.collect(await output, tile);
     progress(++done, tiles.length);
   };
+  signal.throwIfAborted();
   progress(0, tiles.length);
   try {
     for (let i = 0; i < READ_AHEAD; i++) readNext();
@@ -49,15 +51,15 @@ export async function runTiles<Tile, Input, Output>(
       const input = await reading.shift()!;
       readNext();
       const output = steps.infer(input, tile);
-      output.catch(() => {});
+      output.catch(fail);
       inferring.push({ tile, output });
       if (inferring.length >= IN_FLIGHT) await collectOne();
     }
     while (inferring.length > 0) await collectOne();
     signal.throwIfAborted();
   } catch (error) {
-    stop.abort(error);
+    fail(error);
     await Promise.allSettled([...reading, ...inferring.map(({ output }) => output)]);
-    throw error;
+    throw all.reason; // What failed first: later steps may only have failed by its abort.
   }
 }
