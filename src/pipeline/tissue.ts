@@ -108,14 +108,17 @@ export function otsu(values: ArrayLike<number>): number {
     const above = values.length - below;
     if (below === 0 || above === 0) continue;
     const between = below * above * (sumBelow / below - (sum - sumBelow) / above) ** 2;
-    if (between > best) [best, first] = [between, bin];
-    if (between === best) last = bin;
+    if (between > best) [best, first, last] = [between, bin, bin];
+    else if (between === best && last === bin - 1) last = bin;
   }
   // Between two classes far apart every bin is as good: the middle of them.
   return ((first + last) / 2 + 1) / bins;
 }
 
-/** Flips the 4-connected pieces of `value` that have fewer than `minPixels` pixels. */
+/**
+ * Flips the 4-connected pieces of `value` that have fewer than `minPixels` pixels. One that reaches
+ * the picture's edge may go on beyond it, so its size is not known: it stays.
+ */
 function removeSmall(data: Uint8Array, width: number, value: 0 | 1, minPixels: number): void {
   const height = data.length / width;
   const seen = new Uint8Array(data.length);
@@ -123,10 +126,12 @@ function removeSmall(data: Uint8Array, width: number, value: 0 | 1, minPixels: n
   for (let start = 0; start < data.length; start++) {
     if (seen[start] || data[start] !== value) continue;
     const piece = [start];
+    let atEdge = false;
     seen[start] = 1;
     stack.push(start);
     for (let at = stack.pop(); at !== undefined; at = stack.pop()) {
       const x = at % width, y = (at - x) / width;
+      atEdge ||= x === 0 || y === 0 || x === width - 1 || y === height - 1;
       for (
         const next of [
           x > 0 ? at - 1 : -1,
@@ -141,6 +146,7 @@ function removeSmall(data: Uint8Array, width: number, value: 0 | 1, minPixels: n
         stack.push(next);
       }
     }
-    if (piece.length < minPixels) { for (const at of piece) data[at] = value === 1 ? 0 : 1; }
+    if (atEdge || piece.length >= minPixels) continue;
+    for (const at of piece) data[at] = value === 1 ? 0 : 1;
   }
 }
