@@ -55,27 +55,31 @@ export class Detections {
     let reach = 1;
     for (let i = 0; i < this.#length; i++) reach = Math.max(reach, fraction * radii[i]!);
     // Cells as wide as the longest reach: what suppresses a point is in its cell or one beside it.
-    const cells = new Map<number, number[]>();
-    const cellOf = (column: number, row: number) => row * 0x4000000 + column;
+    // Cells share buckets, which only costs distances that are computed in vain; lists in typed
+    // arrays, since a million small objects would be most of a run's memory.
+    const mask = 2 ** Math.ceil(Math.log2(2 * this.#length + 2)) - 1;
+    const bucketOf = (column: number, row: number) =>
+      (Math.imul(column, 0x9e3779b1) ^ Math.imul(row, 0x85ebca6b)) & mask;
+    const first = new Int32Array(mask + 1).fill(-1);
+    const next = new Int32Array(this.#length);
     for (const i of order) {
       if (scores[i]! < threshold) return;
       const column = Math.floor(xs[i]! / reach), row = Math.floor(ys[i]! / reach);
       let beaten = false;
       for (let dy = -1; dy <= 1 && !beaten; dy++) {
         for (let dx = -1; dx <= 1 && !beaten; dx++) {
-          for (const k of cells.get(cellOf(column + dx, row + dy)) ?? []) {
-            if (Math.hypot(xs[i]! - xs[k]!, ys[i]! - ys[k]!) < fraction * radii[k]!) {
-              beaten = true;
-              break;
-            }
+          let k = first[bucketOf(column + dx, row + dy)]!;
+          while (k >= 0 && !beaten) {
+            beaten = Math.hypot(xs[i]! - xs[k]!, ys[i]! - ys[k]!) < fraction * radii[k]!;
+            k = next[k]!;
           }
         }
       }
       if (beaten) continue;
       yield { x: xs[i]!, y: ys[i]!, radius: radii[i]!, score: scores[i]! };
-      const cell = cells.get(cellOf(column, row));
-      if (cell === undefined) cells.set(cellOf(column, row), [i]);
-      else cell.push(i);
+      const bucket = bucketOf(column, row);
+      next[i] = first[bucket]!;
+      first[bucket] = i;
     }
   }
 }

@@ -86,7 +86,7 @@ export class TiledSlide implements Slide {
   readonly #decoder: TileDecoder;
   readonly #cache: TileCache;
 
-  constructor(parts: SlideParts, { decoders = 0, cacheBytes = 64 << 20 }: TiledSlideOptions = {}) {
+  constructor(parts: SlideParts, { decoders = 0, cacheBytes = 24 << 20 }: TiledSlideOptions = {}) {
     const [largest] = parts.levels;
     if (largest === undefined) throw new RangeError("Cannot make a slide without levels");
     this.#parts = parts;
