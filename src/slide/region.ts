@@ -24,6 +24,8 @@ export interface SlideParts {
   readonly properties: Properties;
   readonly associated: ReadonlyMap<string, TileGrid>;
   readonly background: readonly [number, number, number];
+  /** The ICC profile of the colours of level 0. */
+  readonly icc?: Uint8Array | undefined;
   close(): Promise<void>;
 }
 
@@ -82,6 +84,7 @@ export class TiledSlide implements Slide {
   readonly properties: Properties;
   readonly associated: ReadonlyMap<string, () => Promise<Picture>>;
   readonly background: readonly [number, number, number];
+  readonly icc: Uint8Array | undefined;
   readonly #parts: SlideParts;
   readonly #decoder: TileDecoder;
   readonly #cache: TileCache;
@@ -94,6 +97,7 @@ export class TiledSlide implements Slide {
     this.#cache = new TileCache(cacheBytes);
     this.format = parts.format;
     this.background = parts.background;
+    this.icc = parts.icc;
     this.levels = parts.levels.map(({ widthPx, heightPx, tileWidthPx, tileHeightPx }) => ({
       widthPx,
       heightPx,

@@ -15,22 +15,57 @@ export interface Level {
   readonly tileHeightPx: number;
 }
 
-/** How a tile's bytes are compressed. */
-export type Compression = "none" | "jpeg" | "deflate" | "lzw";
+/**
+ * How a tile's bytes are compressed. "packbits" is TIFF's (TIFF 6.0 §9), "rle" DICOM's (PS3.5 annex
+ * G); "jpeg2000" and "htj2k" are codestreams or JP2 files (ITU-T T.800, T.814), "jpeg-ls" ITU-T T.87.
+ */
+export type Compression =
+  | "none"
+  | "deflate"
+  | "lzw"
+  | "packbits"
+  | "zstd"
+  | "rle"
+  | "webp"
+  | "jpeg"
+  | "jpeg2000"
+  | "htj2k"
+  | "jpeg-ls";
 
 /** A tile as it lies in the file, with all that a decoder must know. */
 export interface RawTile {
   /** Compressed bytes; empty where the file has none for this tile, which then is background. */
   readonly data: Uint8Array<ArrayBuffer>;
+  /**
+   * Where each sample lies in a plane of its own, compressed by itself: how many bytes of `data`
+   * each plane takes, in order. Absent where samples are interleaved, and for "rle" and codecs that
+   * say it themselves.
+   */
+  readonly planeBytes?: readonly number[];
   readonly compression: Compression;
   /** Size of the decoded picture, padding at the slide's edges included. */
   readonly widthPx: number;
   readonly heightPx: number;
-  /** Samples per pixel and bits per sample, as stored. */
+  /** Samples per pixel and bits per sample, as stored: 8 or 16, unsigned. Codecs with headers of their own go by those. */
   readonly samplesPerPixel: number;
   readonly bitsPerSample: number;
-  /** What the samples mean once decoded (TIFF 6.0 §8 and §21): for JPEG, whether a YCbCr conversion is due. */
-  readonly photometric: "grey" | "grey-inverted" | "rgb" | "ycbcr";
+  /** Bits of a sample that are used, the low ones: the largest value is white. Absent where all are. */
+  readonly bitsStored?: number;
+  /**
+   * What the samples mean once decompressed (TIFF 6.0 §8 and §21, PS3.3 C.7.6.3.1.2). For "jpeg",
+   * "rgb" says that the components are RGB whatever markers say, and "ycbcr" that they are what
+   * markers say. For "jpeg2000" and "htj2k" it is what is left once the codestream's own
+   * transform is undone, so that DICOM's YBR_ICT and YBR_RCT are "rgb".
+   */
+  readonly photometric: "grey" | "grey-inverted" | "rgb" | "ycbcr" | "palette";
+  /**
+   * Uncompressed or losslessly compressed YCbCr only: pixels per chroma sample, across and down. A
+   * data unit is then that many luma samples, row by row, Cb and Cr (TIFF 6.0 §21; DICOM's
+   * YBR_FULL_422 is [2, 1]). Absent where every pixel has its own.
+   */
+  readonly subsampling?: readonly [across: number, down: number];
+  /** For "palette": the colours of the values from 0, RGB `[n, 3]`. */
+  readonly palette?: Uint8Array;
   /** What a fourth sample is (TIFF 6.0 §18): blended over white, which associated colours are already weighted for. */
   readonly alpha: "none" | "associated" | "unassociated";
   /** Horizontal differencing (TIFF 6.0 §14), undone after decompression. */
@@ -83,6 +118,8 @@ export interface Slide {
   readonly associated: ReadonlyMap<string, () => Promise<Picture>>;
   /** What lies outside the slide and under missing tiles: red, green, blue, 0 to 255. */
   readonly background: readonly [number, number, number];
+  /** The ICC profile of the colours of level 0, as the file holds it. */
+  readonly icc: Uint8Array | undefined;
   /**
    * Reads a rectangle at a level as interleaved RGB `[heightPx, widthPx, 3]`; outside the slide it
    * is the background.

@@ -10,6 +10,7 @@ export function pictureSlide({ data, widthPx, heightPx }: Picture, mpp: number |
     properties: { vendor: "test", mppX: mpp, mppY: mpp, objectivePower: undefined, all: {} },
     associated: new Map(),
     background: [255, 255, 255],
+    icc: undefined,
     // deno-lint-ignore require-await -- async so that an abort rejects
     async readRegion(region: Region): Promise<Picture> {
       region.signal?.throwIfAborted();
