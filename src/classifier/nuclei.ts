@@ -6,7 +6,7 @@
 import { type Context, requireGpu } from "../context.ts";
 import { traceMask } from "../pipeline/contour.ts";
 import { Detections } from "../pipeline/detect.ts";
-import { ASSUMED_MPP, cutGrid } from "../pipeline/grid.ts";
+import { ASSUMED_MPP, cutGrid, scaleOf } from "../pipeline/grid.ts";
 import { overviewOf } from "../pipeline/overview.ts";
 import { runTiles } from "../pipeline/run.ts";
 import { findTissue, tissueAreaMm2, type TissueMask } from "../pipeline/tissue.ts";
@@ -26,6 +26,8 @@ const CORE_PX = 1024;
 const RELATIVE_THRESHOLD = 0.2;
 /** Haematoxylin density below which a candidate is noise. */
 const LEAST_RESPONSE = 0.1;
+/** Micrometres per pixel above which nuclei are specks, and many are missed. */
+const COARSEST_MPP = 1.1;
 /** Of two detections nearer than this part of the better one's radius, one goes. */
 const SUPPRESSION = 0.8;
 /** How far the drawn outline of the tissue may leave the mask, in mask pixels. */
@@ -41,20 +43,25 @@ const OUTLINE_TOLERANCE_PX = 0.8;
 export async function classifyNuclei(slide: Slide, context: Context): Promise<Results> {
   const gpu = requireGpu(context);
   const { signal, log, config } = context;
-  if (slide.properties.mppX === undefined) {
+  const { mppX, mppY, assumed } = scaleOf(slide);
+  if (assumed) {
+    const said = slide.properties.mppX;
     log.warn(
-      `The slide does not say its micrometres per pixel: ${ASSUMED_MPP} is taken (20x), ` +
-        `and areas and sizes are as wrong as that is`,
+      (said === undefined
+        ? "The slide does not say its micrometres per pixel"
+        : `The slide says ${said} micrometres per pixel, which no scanner has`) +
+        `: ${ASSUMED_MPP} is taken (20x), and areas and sizes are as wrong as that is`,
     );
   }
-  const mppX = slide.properties.mppX ?? ASSUMED_MPP;
-  const mppY = slide.properties.mppY ?? mppX;
   const { widthPx, heightPx } = slide.levels[0]!;
   const mask = findTissue(await overviewOf(slide, signal), mppX);
   // A slide smaller than a tile gets a smaller one.
   const longer = Math.ceil(Math.max(widthPx * mppX, heightPx * mppY) / MPP);
   const corePx = Math.min(CORE_PX, Math.max(64, Math.ceil(longer / 64) * 64));
   const grid = cutGrid(slide, mask, { mpp: MPP, corePx });
+  if (grid.mppX > COARSEST_MPP) {
+    log.warn(`Nuclei are hardly resolved at ${grid.mppX.toFixed(2)} µm/px: many are missed`);
+  }
   const level = slide.levels[grid.level]!;
   const haloPx = haloFor(grid.mppX);
   log.info(

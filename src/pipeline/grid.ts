@@ -26,8 +26,31 @@ export interface TileGrid {
   readonly tiles: readonly ModelTile[];
 }
 
-/** Micrometres per pixel taken where a slide says nothing: an objective of 20×. */
+/** Micrometres per pixel taken where a slide does not say: an objective of 20×. */
 export const ASSUMED_MPP = 0.5;
+
+/** Micrometres per pixel between which a slide is believed: immersion at 100×, a flatbed scanner. */
+const [FINEST_MPP, COARSEST_MPP] = [0.02, 25];
+
+/** Micrometres per level-0 pixel on each axis. */
+export interface Scale {
+  readonly mppX: number;
+  readonly mppY: number;
+  /** True where the slide does not say, or what it says cannot be: 72 dpi, a TIFF's default, are 353. */
+  readonly assumed: boolean;
+}
+
+/** A slide's scale, or ASSUMED_MPP. */
+export function scaleOf({ properties: { mppX, mppY } }: Slide): Scale {
+  const believed = (mpp: number | undefined) =>
+    mpp !== undefined && mpp >= FINEST_MPP && mpp <= COARSEST_MPP ? mpp : undefined;
+  const x = believed(mppX) ?? believed(mppY) ?? ASSUMED_MPP;
+  return {
+    mppX: x,
+    mppY: believed(mppY) ?? x,
+    assumed: believed(mppX) === undefined && believed(mppY) === undefined,
+  };
+}
 
 /**
  * Cuts a slide into tiles of `corePx` at about `mpp`. The level read is the coarsest that is as
@@ -38,8 +61,7 @@ export function cutGrid(
   mask: TissueMask,
   { mpp, corePx }: { mpp: number; corePx: number },
 ): TileGrid {
-  const mppX0 = slide.properties.mppX ?? ASSUMED_MPP;
-  const mppY0 = slide.properties.mppY ?? mppX0;
+  const { mppX: mppX0, mppY: mppY0 } = scaleOf(slide);
   // A tenth finer or coarser than wanted is what scanners differ by: not worth resampling.
   const level = Math.max(
     0,

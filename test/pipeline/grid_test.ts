@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { ASSUMED_MPP, cutGrid, type TileGrid } from "../../src/pipeline/grid.ts";
+import { ASSUMED_MPP, cutGrid, scaleOf, type TileGrid } from "../../src/pipeline/grid.ts";
 import type { TissueMask } from "../../src/pipeline/tissue.ts";
 import type { Slide } from "../../src/slide/slide.ts";
 import { uniform } from "../reference/random.ts";
@@ -139,4 +139,25 @@ Deno.test("cutGrid() takes a slide that does not say its scale for 20x", () => {
     mppX: ASSUMED_MPP,
     mppY: ASSUMED_MPP,
   });
+});
+
+Deno.test("scaleOf() takes one axis for both, and does not believe what no scanner has", () => {
+  for (
+    const [said, taken, assumed] of [
+      [[0.25, 0.25], [0.25, 0.25], false],
+      [[0.5, undefined], [0.5, 0.5], false],
+      [[undefined, 0.25], [0.25, 0.25], false],
+      [[0.5, 0.25], [0.5, 0.25], false],
+      [[undefined, undefined], [ASSUMED_MPP, ASSUMED_MPP], true],
+      // 72 dpi, and a centimetre taken for a micrometre.
+      [[352.8, 352.8], [ASSUMED_MPP, ASSUMED_MPP], true],
+      [[0.00005, 0.00005], [ASSUMED_MPP, ASSUMED_MPP], true],
+      [[0.25, 352.8], [0.25, 0.25], false],
+    ] as const
+  ) {
+    const slide = emptySlide(100, 100, undefined);
+    const properties = { ...slide.properties, mppX: said[0], mppY: said[1] };
+    const [mppX, mppY] = taken;
+    assert.deepEqual(scaleOf({ ...slide, properties }), { mppX, mppY, assumed }, `${said}`);
+  }
 });
