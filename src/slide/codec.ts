@@ -54,7 +54,13 @@ export class TileDecoder {
       );
     }
     const rgb = hasTurboJpeg
-      ? await decodeJpeg(stream, tile.widthPx, tile.heightPx, this.#threads === 0)
+      ? await decodeJpeg(
+        stream,
+        head.widthPx,
+        head.heightPx,
+        this.#threads === 0,
+        tile.reduction,
+      )
       : await decodeJpegWithSharp(tile, stream);
     if (tile.photometric === "grey-inverted") invert(rgb);
     return rgb;
@@ -226,7 +232,8 @@ async function decompressLzw(tile: RawTile): Promise<Uint8Array> {
 const SOI = 0xd8, SOS = 0xda, EOI = 0xd9, DHT = 0xc4, JPG = 0xc8, DAC = 0xcc, DQT = 0xdb;
 const DRI = 0xdd, APP0 = 0xe0, APP14 = 0xee, APP15 = 0xef, COM = 0xfe;
 
-interface JpegSegment {
+/** A marker segment (ITU-T T.81 §B.1.1.4). */
+export interface JpegSegment {
   readonly marker: number;
   /** Where its 0xff lies. */
   readonly at: number;
@@ -239,7 +246,7 @@ interface JpegSegment {
  * It takes nothing that libjpeg would take otherwise: what is believed of a stream here holds there.
  * @throws {Error} where there is anything but segments (ITU-T T.81 §B.1.1).
  */
-function* readSegments(stream: Uint8Array): Iterable<JpegSegment> {
+export function* readSegments(stream: Uint8Array): Iterable<JpegSegment> {
   if (stream[0] !== 0xff || stream[1] !== SOI) throw new Error("it does not begin with SOI");
   for (let at = 2;;) {
     if (stream[at] !== 0xff) {
@@ -343,10 +350,11 @@ function assembleJpeg(tile: RawTile): { stream: Uint8Array<ArrayBuffer>; head: J
   const tables = readJpegTables(tile.jpegTables);
   let stream = tables.length === 0 ? tile.data : spliceBehindSoi(tile.data, tables);
   const head = readJpegHead(stream);
-  if (head.widthPx !== tile.widthPx || head.heightPx !== tile.heightPx) {
+  const { reduction = 1 } = tile;
+  if (head.widthPx !== tile.widthPx * reduction || head.heightPx !== tile.heightPx * reduction) {
     throw new Error(
       `its picture is ${head.widthPx} × ${head.heightPx}, the tile ` +
-        `${tile.widthPx} × ${tile.heightPx}`,
+        `${tile.widthPx * reduction} × ${tile.heightPx * reduction}`,
     );
   }
   if (tile.photometric === "rgb" && head.components === 3) {
@@ -378,7 +386,9 @@ async function decodeJpegWithSharp(
 ): Promise<Uint8Array<ArrayBuffer>> {
   const { default: sharp } = await import("sharp");
   sharp.cache(false);
-  const { data, info } = await sharp(stream, { failOn: "error" })
+  const picture = sharp(stream, { failOn: "error" });
+  if (tile.reduction !== undefined) picture.resize(tile.widthPx, tile.heightPx, { fit: "fill" });
+  const { data, info } = await picture
     .toColourspace("srgb").removeAlpha().raw().toBuffer({ resolveWithObject: true });
   if (info.width !== tile.widthPx || info.height !== tile.heightPx || info.channels !== 3) {
     throw failure(tile, `it is ${info.width} × ${info.height} in ${info.channels} samples`);

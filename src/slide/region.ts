@@ -108,7 +108,8 @@ export class TiledSlide implements Slide {
     const { properties } = parts;
     this.properties = {
       ...properties,
-      all: { ...properties.all, ...levelProperties(properties.vendor, this.levels) },
+      // A format may know better, such as OpenSlide's tiles where ours hold several of them.
+      all: { ...levelProperties(properties.vendor, this.levels), ...properties.all },
     };
     this.associated = new Map(
       [...parts.associated].map(([name, grid]) => [

@@ -72,6 +72,11 @@ export interface RawTile {
   readonly predictor: "none" | "horizontal";
   /** Byte order of samples wider than a byte. */
   readonly littleEndian: boolean;
+  /**
+   * JPEG only: the stream is this many times as wide and high, and decoded so much smaller by the
+   * inverse DCT (libjpeg's scale_denom). Absent where it is not.
+   */
+  readonly reduction?: 2 | 4 | 8;
   /** JPEG only: an abbreviated stream of tables that every tile shares (TIFF Technical Note 2, JPEGTables). */
   readonly jpegTables: Uint8Array<ArrayBuffer> | undefined;
 }

@@ -14,6 +14,7 @@ const SYMBOLS = {
   tj3Set: { parameters: ["pointer", "i32", "i32"], result: "i32" },
   tj3GetErrorStr: { parameters: ["pointer"], result: "pointer" },
   tj3Destroy: { parameters: ["pointer"], result: "void" },
+  tj3SetScalingFactor: { parameters: ["pointer", { struct: ["i32", "i32"] }], result: "i32" },
   tj3Get: { parameters: ["pointer", "i32"], result: "i32" },
   tj3DecompressHeader: { parameters: ["pointer", "buffer", "usize"], result: "i32" },
   decompressHere: {
@@ -62,7 +63,7 @@ const inUse = new Set<readonly ArrayBuffer[]>();
 
 /**
  * Decodes a JPEG stream of a known size to RGB `[heightPx, widthPx, 3]`, on a thread, or with `here`
- * on the calling one. Each takes a decompressor of its own, for 1 µs, since one that was used before
+ * on the calling one; with a reduction, to that many times fewer rows and columns, rounded up. Each takes a decompressor of its own, for 1 µs, since one that was used before
  * lends a stream that lacks tables those of the last.
  * @throws {Error} with libjpeg's words where the stream is damaged, also where a picture came out;
  *   where its size is another; where there is no library or no memory.
@@ -72,6 +73,7 @@ export async function decodeJpeg(
   widthPx: number,
   heightPx: number,
   here: boolean,
+  reduction: 1 | 2 | 4 | 8 = 1,
 ): Promise<Uint8Array<ArrayBuffer>> {
   if (library === undefined) throw new Error("libjpeg-turbo cannot be loaded here");
   const handle = library.tj3Init(TJINIT_DECOMPRESS);
@@ -80,7 +82,7 @@ export async function decodeJpeg(
     const text = library.tj3GetErrorStr(handle);
     return text === null ? "unknown error" : Deno.UnsafePointerView.getCString(text);
   };
-  const rgb = new Uint8Array(widthPx * heightPx * 3);
+  const rgb = new Uint8Array(Math.ceil(widthPx / reduction) * Math.ceil(heightPx / reduction) * 3);
   const buffers = [stream.buffer, rgb.buffer];
   inUse.add(buffers);
   try {
@@ -93,6 +95,10 @@ export async function decodeJpeg(
     if (width !== widthPx || height !== heightPx) {
       throw new Error(`its picture is ${width} × ${height}, not ${widthPx} × ${heightPx}`);
     }
+    const factor = Int32Array.of(1, reduction);
+    if (
+      reduction !== 1 && library.tj3SetScalingFactor(handle, new Uint8Array(factor.buffer)) !== 0
+    ) throw new Error(message());
     const call = here ? library.decompressHere : library.decompressThere;
     if (await call(handle, stream, length, rgb, 0, TJPF_RGB) !== 0) {
       // Padding before the end harms nothing. The first warning is the one that is kept, so that
