@@ -13,7 +13,7 @@ import type { Log } from "../log.ts";
 import { type Results, serializeResults } from "../results/schema.ts";
 import { TechcyteClient } from "../techcyte/client.ts";
 import { uploadDebugFiles } from "../techcyte/debug_upload.ts";
-import { downloadSlide } from "../techcyte/download.ts";
+import { downloadSlide } from "../slide/source_download.ts";
 
 /** What production needs of a run. */
 export interface ProductionRun {

@@ -23,7 +23,7 @@ import {
   type RetryPolicy,
   sleep,
   withoutQueries,
-} from "./retry.ts";
+} from "../retry.ts";
 
 /** An evaluation of the task's case, which other tasks and people write too. */
 export interface Evaluation {

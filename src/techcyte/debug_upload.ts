@@ -10,7 +10,7 @@ import { BlobWriter, configure, TextReader, ZipWriter } from "@zip.js/zip.js";
 import ky from "ky";
 import { type ProductionConfig, withoutQuery } from "../config.ts";
 import type { Log } from "../log.ts";
-import { kyRetry, reasonOf, type RetryPolicy, withoutQueries } from "./retry.ts";
+import { kyRetry, reasonOf, type RetryPolicy, withoutQueries } from "../retry.ts";
 
 /** Files of OUTPUT_DIR that go into the zip, where this run wrote them. */
 const OUTPUTS = ["result.png", "result.json", "result.partial.json"];

@@ -3,9 +3,9 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import { createServer } from "node:net";
 import { Secret } from "../../src/config.ts";
 import { InterruptedError, SourceError } from "../../src/errors.ts";
-import { type DownloadOptions, downloadSlide } from "../../src/techcyte/download.ts";
-import { ContractServer, SIGNATURE, type SlideFault } from "./contract_server.ts";
-import { recordingLog } from "./recording_log.ts";
+import { type DownloadOptions, downloadSlide } from "../../src/slide/source_download.ts";
+import { ContractServer, SIGNATURE, type SlideFault } from "../techcyte/contract_server.ts";
+import { recordingLog } from "../techcyte/recording_log.ts";
 
 /** Bytes that are nowhere alike, so that a mixture or a gap shows. */
 function noise(sizeBytes: number, seed: number): Uint8Array {

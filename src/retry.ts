@@ -7,7 +7,7 @@
 
 import { setTimeout as wait } from "node:timers/promises";
 import { HTTPError, type RetryOptions, TimeoutError } from "ky";
-import { withoutQuery } from "../config.ts";
+import { withoutQuery } from "./config.ts";
 
 /** How often and how soon. */
 export interface RetryPolicy {

@@ -21,7 +21,7 @@ import {
   RETRY,
   type RetryPolicy,
   sleep,
-} from "./retry.ts";
+} from "../retry.ts";
 
 export interface DownloadOptions {
   /** Presigned for GET. */
