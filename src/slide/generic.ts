@@ -3,10 +3,9 @@
  * (TIFF 6.0 §8, NewSubfileType bit 0), by width. OpenSlide's "generic-tiff".
  */
 
-import { formatDouble } from "./properties.ts";
 import type { SlideParts } from "./region.ts";
 import type { Source } from "./source.ts";
-import { TAG, type TiffDirectory, tiffProperties } from "./tiff.ts";
+import { resolution, type TiffDirectory, tiffProperties } from "./tiff.ts";
 
 /** Whether the directories are those of a tiled TIFF. */
 export function isGenericTiff([first]: readonly TiffDirectory[]): boolean {
@@ -17,18 +16,7 @@ export function isGenericTiff([first]: readonly TiffDirectory[]): boolean {
 export function openGenericTiff(source: Source, directories: readonly TiffDirectory[]): SlideParts {
   const first = directories[0]!;
   const all = tiffProperties(first);
-  // Pixels per inch or centimetre (tag 296; inch where absent); without a unit there is no scale.
-  const unit = first.number(TAG.ResolutionUnit) ?? 2;
-  const micrometres = ({ 2: 25_400, 3: 10_000 } as const)[unit as 2 | 3];
-  const mpp = (tag: number, name: string) => {
-    const perUnit = first.number(tag);
-    if (micrometres === undefined || perUnit === undefined) return undefined;
-    if (!(perUnit > 0) || !Number.isFinite(perUnit)) return undefined;
-    all[name] = formatDouble(micrometres / perUnit);
-    return micrometres / perUnit;
-  };
-  const mppX = mpp(TAG.XResolution, "openslide.mpp-x");
-  const mppY = mpp(TAG.YResolution, "openslide.mpp-y");
+  const { mppX, mppY } = resolution(first, all);
   return {
     format: "generic-tiff",
     levels: directories

@@ -12,7 +12,7 @@ import type { Compression, RawTile } from "./slide.ts";
 import type { Source } from "./source.ts";
 
 /** A field's value: text, or numbers (a RATIONAL is two of them). */
-type Field = string | number | ArrayLike<number>;
+export type Field = string | number | ArrayLike<number>;
 
 /** One image of the file, tiled or in strips; a strip is a tile as wide as the image. */
 export interface TiffDirectory {
@@ -31,6 +31,14 @@ export interface TiffDirectory {
   text(tag: number): string | undefined;
   /** First value of a numeric field; a RATIONAL is divided. */
   number(tag: number): number | undefined;
+  /** All values of a numeric field, none where it is absent; a RATIONAL is two. */
+  numbers(tag: number): ArrayLike<number>;
+  /**
+   * The directories that tag 330 names (Adobe PageMaker 6.0 TIFF Technical Notes, Note 1), read when
+   * asked for.
+   * @throws {SlideFormatError} where one breaks the rules; {SourceError}.
+   */
+  subDirectories(): Promise<TiffDirectory[]>;
   /**
    * The undecoded bytes of a tile; empty where its byte count is 0.
    * @throws {RangeError} where there is no such tile; {SlideFormatError} where its bytes lie outside
@@ -71,6 +79,7 @@ export const TAG = {
   TileLength: 323,
   TileOffsets: 324,
   TileByteCounts: 325,
+  SubIFDs: 330,
   ExtraSamples: 338,
   SampleFormat: 339,
   JPEGTables: 347,
@@ -111,7 +120,7 @@ const MAX_TILE_BYTES = 2 ** 28;
 const TILE_SLACK_BYTES = 2 ** 20;
 
 /** Bytes per value, by field type (TIFF 6.0 §2; 13 is IFD, 16 to 18 are BigTIFF's). */
-const FIELD_BYTES: Readonly<Record<number, number>> = {
+export const FIELD_BYTES: Readonly<Record<number, number>> = {
   1: 1,
   2: 1,
   3: 2,
@@ -136,25 +145,56 @@ const FIELD_BYTES: Readonly<Record<number, number>> = {
  * @throws {SlideFormatError} where it does and then breaks the rules; {SourceError} where it cannot be read.
  */
 export async function readTiff(source: Source): Promise<TiffDirectory[] | undefined> {
-  const count = await checkDirectories(source);
-  if (count === undefined) return undefined;
+  const check = await checkDirectories(source);
+  if (check === undefined) return undefined;
   // Imported when a TIFF is met: it takes 60 ms, which `--help` and other formats need not pay.
   const { GeoTIFF } = await import("geotiff");
   let file: GeoTiffFile;
   const directories: TiffDirectory[] = [];
+  /** The directories at offsets that directory `index` names. */
+  const below = (index: number) => async (offsets: ArrayLike<number>) => {
+    const subDirectories: TiffDirectory[] = [];
+    try {
+      for (const offset of Array.from(offsets, Number)) {
+        await check.more(offset);
+        const fields = fieldsOf(await file.parser.parseFileDirectoryAt(offset));
+        subDirectories.push(
+          new Directory(source, index, fields, file.littleEndian, () => Promise.resolve([])),
+        );
+      }
+    } catch (cause) {
+      throw wrap(source, cause);
+    }
+    return subDirectories;
+  };
   try {
     file = await GeoTIFF.fromSource(new GeoTiffSource(source) as never);
     // Lazy arrays are read as little-endian whatever the file says.
     file.parser.eager = true;
-    for (let index = 0; index < count; index++) {
+    for (let index = 0; index < check.count; index++) {
       const { fileDirectory } = await file.getImage(index);
-      const fields = (tag: number) => fileDirectory.getValue(tag as never) as Field | undefined;
-      directories.push(new Directory(source, index, fields, file.littleEndian));
+      directories.push(
+        new Directory(source, index, fieldsOf(fileDirectory), file.littleEndian, below(index)),
+      );
     }
   } catch (cause) {
     throw wrap(source, cause);
   }
   return directories;
+}
+
+function fieldsOf(directory: { getValue(tag: never): unknown }) {
+  return (tag: number) => directory.getValue(tag as never) as Field | undefined;
+}
+
+/** A directory whose fields another reader has read; it has none below it. */
+export function makeDirectory(
+  source: Source,
+  index: number,
+  fields: (tag: number) => Field | undefined,
+  littleEndian: boolean,
+): TiffDirectory {
+  return new Directory(source, index, fields, littleEndian, () => Promise.resolve([]));
 }
 
 function wrap(source: Source, cause: unknown): Error {
@@ -189,9 +229,12 @@ class GeoTiffSource {
 /**
  * Walks the chain of directories and checks that every value lies in the file, so that no count in
  * it can make a parser allocate more than the file holds.
- * @returns the number of directories, or undefined where this is no TIFF.
+ * @returns the number of directories and a way to check one outside the chain, or undefined where
+ *   this is no TIFF.
  */
-async function checkDirectories(source: Source): Promise<number | undefined> {
+async function checkDirectories(
+  source: Source,
+): Promise<{ count: number; more(offset: number): Promise<void> } | undefined> {
   const { location, sizeBytes } = source;
   const head = view(await source.read(0, 16));
   if (head.byteLength < 8) return undefined;
@@ -227,7 +270,16 @@ async function checkDirectories(source: Source): Promise<number | undefined> {
   const seen = new Set<number>();
   let offset = wide(head, big ? 8 : 4);
   if (offset === 0) throw broken("it has no directory", big ? 8 : 4);
-  while (offset !== 0) {
+  while (offset !== 0) offset = await checkOne(offset);
+  return {
+    count: seen.size,
+    async more(offset) {
+      await checkOne(offset);
+    },
+  };
+
+  /** @returns where the next one of the chain begins. */
+  async function checkOne(offset: number): Promise<number> {
     if (seen.has(offset)) {
       throw broken(`directory ${seen.size} begins at ${offset}, as an earlier one does`, offset);
     }
@@ -280,9 +332,8 @@ async function checkDirectories(source: Source): Promise<number | undefined> {
       }
     }
     seen.add(offset);
-    offset = wide(body, entries * entryBytes);
+    return wide(body, entries * entryBytes);
   }
-  return seen.size;
 }
 
 function view(bytes: Uint8Array): DataView {
@@ -300,12 +351,14 @@ class Directory implements TiffDirectory {
   readonly subfileType: number;
   readonly #offsets: ArrayLike<number>;
   readonly #byteCounts: ArrayLike<number>;
+  #below: Promise<TiffDirectory[]> | undefined;
 
   constructor(
     readonly source: Source,
     readonly index: number,
     readonly fields: (tag: number) => Field | undefined,
     readonly littleEndian: boolean,
+    readonly below: (offsets: ArrayLike<number>) => Promise<TiffDirectory[]>,
   ) {
     this.widthPx = this.#size("ImageWidth");
     this.heightPx = this.#size("ImageLength");
@@ -350,6 +403,16 @@ class Directory implements TiffDirectory {
     if (value === undefined || typeof value === "string") return undefined;
     const isRational = value.length === 2 && RATIONALS.has(tag);
     return isRational ? value[0]! / value[1]! : value[0];
+  }
+
+  numbers(tag: number): ArrayLike<number> {
+    const value = this.fields(tag);
+    if (value === undefined || typeof value === "string") return [];
+    return typeof value === "number" ? [value] : value;
+  }
+
+  async subDirectories(): Promise<TiffDirectory[]> {
+    return await (this.#below ??= this.below(this.numbers(TAG.SubIFDs)));
   }
 
   async readTile(column: number, row: number, signal?: AbortSignal): Promise<RawTile> {
@@ -505,6 +568,29 @@ const RATIONALS: ReadonlySet<number> = new Set([
   TAG.XPosition,
   TAG.YPosition,
 ]);
+
+/**
+ * Micrometres per pixel, from pixels per inch or centimetre (tag 296; inch where absent); without a
+ * unit there is no scale. Also written to `all` by OpenSlide's names.
+ */
+export function resolution(
+  directory: TiffDirectory,
+  all: Record<string, string>,
+): { mppX: number | undefined; mppY: number | undefined } {
+  const unit = directory.number(TAG.ResolutionUnit) ?? 2;
+  const micrometres = ({ 2: 25_400, 3: 10_000 } as const)[unit as 2 | 3];
+  const mpp = (tag: number, name: string) => {
+    const perUnit = directory.number(tag);
+    if (micrometres === undefined || perUnit === undefined) return undefined;
+    if (!(perUnit > 0) || !Number.isFinite(perUnit)) return undefined;
+    all[name] = formatDouble(micrometres / perUnit);
+    return micrometres / perUnit;
+  };
+  return {
+    mppX: mpp(TAG.XResolution, "openslide.mpp-x"),
+    mppY: mpp(TAG.YResolution, "openslide.mpp-y"),
+  };
+}
 
 /**
  * OpenSlide's "tiff.*" properties of a directory, and its "openslide.comment"
