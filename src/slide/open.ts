@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import { SlideFormatError, SourceError, UnsupportedError } from "../errors.ts";
 import { isAperio, openAperio } from "./aperio.ts";
 import { isGenericTiff, openGenericTiff } from "./generic.ts";
+import { isHamamatsu, openHamamatsu, readNdpi } from "./hamamatsu.ts";
 import { type SlideParts, TiledSlide, type TiledSlideOptions } from "./region.ts";
 import type { Slide } from "./slide.ts";
 import { FileSource, type Source } from "./source.ts";
@@ -12,8 +13,9 @@ import { readTiff, type TiffDirectory } from "./tiff.ts";
 /** TIFF's dialects, the most particular first. */
 const TIFF_FORMATS: readonly {
   is(directories: readonly TiffDirectory[]): boolean;
-  open(source: Source, directories: readonly TiffDirectory[]): SlideParts;
+  open(source: Source, directories: readonly TiffDirectory[]): SlideParts | Promise<SlideParts>;
 }[] = [
+  { is: isHamamatsu, open: openHamamatsu },
   { is: isAperio, open: openAperio },
   { is: isGenericTiff, open: openGenericTiff },
 ];
@@ -35,7 +37,7 @@ export async function openSlide(
         path: source.location,
       });
     }
-    const directories = await readTiff(source);
+    const directories = await readNdpi(source) ?? await readTiff(source);
     const format = directories && TIFF_FORMATS.find(({ is }) => is(directories));
     if (directories === undefined || format === undefined) {
       throw new SlideFormatError(
@@ -45,7 +47,7 @@ export async function openSlide(
         { path: source.location, ...(directories === undefined ? {} : { format: "tiff" }) },
       );
     }
-    return new TiledSlide(format.open(source, directories), options);
+    return new TiledSlide(await format.open(source, directories), options);
   } catch (error) {
     await source.close();
     throw error;
