@@ -6,22 +6,23 @@
  * length. Its query is the signature and appears in no message.
  */
 
-import { statfsSync } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import ky from "ky";
 import { type Secret, withoutQuery } from "../config.ts";
 import { SourceError } from "../errors.ts";
 import type { Log } from "../log.ts";
+import { backoffMs, reasonOf, RETRY, type RetryPolicy, sleep } from "../retry.ts";
 import {
-  answered,
-  backoffMs,
-  reasonOf,
-  RETRIED_STATUSES,
-  RETRY,
-  type RetryPolicy,
-  sleep,
-} from "../retry.ts";
+  Broken,
+  diskFreeBytes,
+  megabytes,
+  refusalOf,
+  sameVersion,
+  strongEtag,
+  type Version,
+  versionOf,
+} from "./source_storage.ts";
 
 export interface DownloadOptions {
   /** Presigned for GET. */
@@ -46,22 +47,8 @@ export interface DownloadOptions {
 /** A file that grew by this much, or by an eighth of the slide, begins its count of tries anew. */
 const PROGRESS_BYTES = 1 << 20;
 
-/** Why one try ended; the next one may do better. */
-class Broken extends Error {
-  constructor(reason: string, readonly response?: Response) {
-    super(reason);
-  }
-}
-
 /** The object is another one than before: what is on disk belongs to none. */
 class Changed extends Error {}
-
-/** What tells one version of an object from another. */
-interface Version {
-  readonly etag: string | null;
-  readonly lastModified: string | null;
-  readonly sizeBytes: number | undefined;
-}
 
 /**
  * Downloads a slide into a new file of an unpredictable name, readable by this user alone, in
@@ -71,7 +58,7 @@ interface Version {
  */
 export async function downloadSlide(
   options: DownloadOptions,
-): Promise<{ path: string; sizeBytes: number }> {
+): Promise<{ path: string; version: Version & { sizeBytes: number } }> {
   const path = join(options.workDir, `wgslide-${crypto.randomUUID()}.slide`);
   let file: FileHandle;
   try {
@@ -84,9 +71,9 @@ export async function downloadSlide(
     );
   }
   try {
-    const sizeBytes = await new Download(options, file).run();
+    const version = await new Download(options, file).run();
     await file.close();
-    return { path, sizeBytes };
+    return { path, version };
   } catch (error) {
     await file.close().catch(() => {}); // The first error is the one to tell.
     await rm(path, { force: true });
@@ -110,8 +97,8 @@ class Download {
     this.#retry = options.retry ?? RETRY;
   }
 
-  /** Tries until all is there; the file's size in bytes. */
-  async run(): Promise<number> {
+  /** Tries until all is there; the version that is in the file. */
+  async run(): Promise<Version & { sizeBytes: number }> {
     const { log, signal } = this.#options;
     const startMs = performance.now();
     let failures = 0;
@@ -127,7 +114,7 @@ class Download {
             seconds.toFixed(1)
           } s`,
         );
-        return this.#received;
+        return { ...this.#version!, sizeBytes: this.#received };
       } catch (error) {
         signal.throwIfAborted();
         if (error instanceof Changed) {
@@ -166,9 +153,9 @@ class Download {
       // Lengths and ranges count the object's own bytes.
       "accept-encoding": "identity",
     };
-    // A weak ETag matches nothing (RFC 9110 §13.1.1); then the answer's is compared.
-    const etag = this.#version?.etag;
-    if (this.#received > 0 && etag && !etag.startsWith("W/")) headers["if-match"] = etag;
+    // Without a strong ETag the answer's version is compared alone.
+    const etag = strongEtag(this.#version);
+    if (this.#received > 0 && etag !== undefined) headers["if-match"] = etag;
 
     const stall = new AbortController();
     let response: Response;
@@ -212,11 +199,7 @@ class Download {
     }
     if (status !== 200 && status !== 206) throw await this.#refusal(response);
 
-    const version = {
-      etag: response.headers.get("etag"),
-      lastModified: response.headers.get("last-modified"),
-      sizeBytes: this.#sizeOf(response),
-    };
+    const version = versionOf(response, this.#sizeOf(response));
     if (status === 206) {
       if (this.#received > 0 && !sameVersion(this.#version!, version)) throw new Changed();
     } else if (this.#received > 0) {
@@ -315,12 +298,8 @@ class Download {
   /** What a status other than success means: Broken where another try may help, else the error to throw. */
   async #refusal(response: Response): Promise<Error> {
     const { status } = response;
-    const said = await head(response);
-    if (RETRIED_STATUSES.includes(status)) {
-      return new Broken(answered(response, said), response);
-    }
-    const expired = (status === 403 || status === 400) &&
-      (/expired|<Code>ExpiredToken</i.test(said) || signatureIsOver(this.#options.url));
+    const { retried, expired, reason } = await refusalOf(response, this.#options.url.reveal());
+    if (retried) return new Broken(reason, response);
     if (expired) {
       return this.#error(
         `its signature has expired (${status}${
@@ -329,7 +308,7 @@ class Download {
         { status, expired },
       );
     }
-    return this.#error(answered(response, said), { status });
+    return this.#error(reason, { status });
   }
 
   #progressText(): string {
@@ -345,48 +324,4 @@ class Download {
       ...details,
     });
   }
-}
-
-function sameVersion(a: Version, b: Version): boolean {
-  if (a.sizeBytes !== b.sizeBytes) return false;
-  return a.etag !== null || b.etag !== null ? a.etag === b.etag : a.lastModified === b.lastModified;
-}
-
-/** The first bytes of an answer's body, as text; empty where they do not come. */
-async function head(response: Response): Promise<string> {
-  let text = "";
-  try {
-    const decoder = new TextDecoder();
-    for await (const piece of response.body ?? []) {
-      text += decoder.decode(piece, { stream: true });
-      if (text.length > 4096) break;
-    }
-  } catch {
-    // The status alone says enough.
-  }
-  return text;
-}
-
-/** Whether the time that a presigned URL names is past (AWS Signature 4 and 2, Google's signature 4). */
-function signatureIsOver(url: Secret): boolean {
-  const query = new URL(url.reveal()).searchParams;
-  for (const vendor of ["X-Amz", "X-Goog"]) {
-    const date = query.get(`${vendor}-Date`)?.replace(
-      /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/,
-      "$1-$2-$3T$4:$5:$6Z",
-    );
-    const seconds = query.get(`${vendor}-Expires`);
-    if (date && seconds) return Date.parse(date) + Number(seconds) * 1000 < Date.now();
-  }
-  const seconds = query.get("Expires");
-  return seconds !== null && Number(seconds) * 1000 < Date.now();
-}
-
-function diskFreeBytes(folder: string): number {
-  const { bavail, bsize } = statfsSync(folder);
-  return bavail * bsize;
-}
-
-function megabytes(bytes: number): string {
-  return bytes < 1e5 ? `${bytes} bytes` : `${(bytes / 1e6).toFixed(1)} MB`;
 }

@@ -79,7 +79,7 @@ function same(path: string, bytes: Uint8Array): void {
 Deno.test("downloadSlide() writes the slide to a file that others cannot read", () =>
   scene(async ({ server, workDir, download }) => {
     const seen: [number, number, string][] = [];
-    const { path, sizeBytes } = await download({
+    const { path, version: { sizeBytes } } = await download({
       progress: (done, total, what) => seen.push([done, total, what]),
     });
     same(path, SLIDE);
@@ -193,7 +193,7 @@ Deno.test("downloadSlide() keeps nothing of a longer object that was replaced by
   scene(async ({ server, download }) => {
     const short = OTHER.subarray(0, 5_000);
     server.slideFaults.push({ cutAt: 0.5, after: () => server.replaceSlide(short) });
-    const { path, sizeBytes } = await download();
+    const { path, version: { sizeBytes } } = await download();
     same(path, short);
     assert.equal(sizeBytes, 5_000);
 
