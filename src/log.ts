@@ -21,7 +21,13 @@ const KEPT_LINES = 10_000;
 
 function format(record: LogRecord): string {
   const time = new Date(record.timestamp).toISOString();
-  return `${time} ${record.level.toUpperCase()} ${record.message.join("")}`;
+  // A line break in a file's name or a server's answer makes no second line, an escape no colour.
+  // deno-lint-ignore no-control-regex -- control characters are what is looked for
+  const message = record.message.join("").replace(/[\x00-\x1f\x7f]/g, (character) => {
+    const known: Record<string, string> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+    return known[character] ?? `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
+  });
+  return `${time} ${record.level.toUpperCase()} ${message}`;
 }
 
 /**
