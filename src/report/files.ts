@@ -1,7 +1,7 @@
 /** Files that appear whole or not at all. */
 
 import { closeSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 
 /**
  * Writes a file in pieces beside its place and then renames it there, so that readers see the old
@@ -37,9 +37,4 @@ export function checkWritable(folder: string): void {
   } finally {
     rmSync(probe, { force: true });
   }
-}
-
-/** Makes the folder that a file goes into. @throws {Error} of the file system. */
-export function makeFolderFor(path: string): void {
-  mkdirSync(dirname(path), { recursive: true });
 }
