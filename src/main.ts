@@ -104,7 +104,10 @@ async function main(): Promise<number> {
       isFolder: (path) => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false,
     });
     secrets = secretsOf(config);
-    const log = startLog(config.logLevel, (line) => console.error(redact(line)));
+    const log = startLog(config.logLevel, (line) => {
+      run?.endProgress();
+      console.error(redact(line));
+    });
     run = await Run.start(config, log);
     try {
       if (config.mode === "development") {

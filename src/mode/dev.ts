@@ -96,5 +96,13 @@ function filesIn(folder: string): string[] {
     );
   }
   return names.filter((name) => !name.startsWith(".")).sort().map((name) => join(folder, name))
-    .filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile() ?? false);
+    .filter(isFile);
+}
+
+function isFile(path: string): boolean {
+  try {
+    return statSync(path).isFile();
+  } catch {
+    return false; // A link to nowhere or to itself.
+  }
 }

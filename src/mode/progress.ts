@@ -7,33 +7,39 @@ const LINE_INTERVAL_MS = 5000;
 
 export interface Progress {
   update(done: number, total: number, what: string): void;
-  /** Ends the bar, so that other lines do not write over it. */
+  /** Ends the bar, so that other lines do not write over it; the next update begins another. */
   stop(): void;
 }
 
-/** Bytes as megabytes; other things as they are. */
-function amount(value: number, what: string): string {
-  return what === "bytes" ? `${(value / 1e6).toFixed(1)}` : String(value);
+/** "3 of 7 tiles"; bytes as megabytes. */
+function amount(done: number, total: number, what: string): string {
+  const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
+  return what === "bytes"
+    ? `${megabytes(done)} of ${megabytes(total)} MB`
+    : `${done} of ${total} ${what}`;
 }
 
-/** Progress as lines in the log: the first, one every 5 s, and the last. */
+/** Progress as lines in the log: of each thing the first, the last, and one every 5 s. */
 export function logProgress(log: Log, now: () => number = () => performance.now()): Progress {
-  let shownMs = -Infinity, current = "", startMs = 0;
+  const known = new Map<string, { startMs: number; startDone: number; ended: boolean }>();
+  let shownMs = -Infinity;
   return {
     update(done, total, what) {
-      if (what !== current) [current, shownMs, startMs] = [what, -Infinity, now()];
-      if (done < total && now() - shownMs < LINE_INTERVAL_MS) return;
-      if (total === 0) return;
+      if (!(total > 0)) return;
+      let thing = known.get(what);
+      const first = thing === undefined;
+      if (thing === undefined) {
+        known.set(what, thing = { startMs: now(), startDone: done, ended: false });
+      }
+      const last = done >= total && !thing.ended;
+      if (!first && !last && now() - shownMs < LINE_INTERVAL_MS) return;
+      thing.ended = done >= total;
       shownMs = now();
-      const seconds = (now() - startMs) / 1000;
-      const left = done > 0 && done < total
-        ? `, about ${Math.ceil(seconds / done * (total - done))} s left`
+      const [passedMs, gained] = [now() - thing.startMs, done - thing.startDone];
+      const left = gained > 0 && done < total
+        ? `, about ${Math.ceil(passedMs / 1000 / gained * (total - done))} s left`
         : "";
-      const unit = what === "bytes" ? "MB" : what;
-      log.info(
-        `${amount(done, what)} of ${amount(total, what)} ${unit} ` +
-          `(${Math.floor(100 * done / total)} %)${left}`,
-      );
+      log.info(`${amount(done, total, what)} (${Math.floor(100 * done / total)} %)${left}`);
     },
     stop() {},
   };
@@ -43,24 +49,23 @@ export function logProgress(log: Log, now: () => number = () => performance.now(
 export async function barProgress(): Promise<Progress> {
   const { default: { Presets, SingleBar } } = await import("cli-progress");
   let bar: InstanceType<typeof SingleBar> | undefined;
-  let current = "";
   const stop = () => {
     bar?.stop();
     bar = undefined;
   };
   return {
     update(done, total, what) {
-      if (what !== current || bar === undefined) {
-        stop();
-        current = what;
+      if (!(total > 0)) return;
+      if (bar === undefined) {
         bar = new SingleBar({
-          format: "{bar} {percentage} % | {value} of {total} {what} | {eta_formatted} left",
+          format: "{bar} {percentage} % | {amount} | {eta_formatted} left",
           hideCursor: true,
           clearOnComplete: false,
         }, Presets.shades_classic);
-        bar.start(total, done, { what });
+        bar.start(total, done, { amount: amount(done, total, what) });
       }
-      bar.update(done);
+      bar.setTotal(total);
+      bar.update(done, { amount: amount(done, total, what) });
       if (done >= total) stop();
     },
     stop,

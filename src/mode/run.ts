@@ -37,6 +37,8 @@ export class Run {
   #progress: Progress;
   /** Ends the classification under way. */
   #fail: ((error: unknown) => void) | undefined;
+  /** A classification failed or was interrupted. */
+  #failed = false;
 
   private constructor(readonly config: Config, readonly log: Log, progress: Progress) {
     this.#progress = progress;
@@ -72,9 +74,14 @@ export class Run {
     this.#progress.update(done, total, what);
   }
 
+  /** Ends a progress bar, so that a line may follow; further progress begins another. */
+  endProgress(): void {
+    this.#progress.stop();
+  }
+
   /** Writes text to standard output as it is. */
   print(text: string): void {
-    this.#progress.stop();
+    this.endProgress();
     const bytes = new TextEncoder().encode(text);
     for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
   }
@@ -115,7 +122,7 @@ export class Run {
    * Runs `processImage` on a slide and checks what it gives.
    * @throws {ProcessImageError} what it threw, unless that is an error of this project's;
    *   {ResultsError} for a wrong document; {InterruptedError} where the run was told to stop: then
-   *   what it had kept is in OUTPUT_DIR/result.partial.json.
+   *   what it had kept, or gave after that, is in OUTPUT_DIR/result.partial.json.
    */
   async classify(location: string | Source, gpu: Gpu | undefined): Promise<Results> {
     const slide = await this.open(location);
@@ -136,15 +143,21 @@ export class Run {
     };
     this.signal.throwIfAborted();
     const watchdog = startWatchdog(
-      Math.max(0, this.#deadlineAtMs - Date.now()) + 1.5 * GRACE_MS,
+      Math.max(0, this.#deadlineAtMs - Date.now()),
       INTERRUPTED,
     );
     try {
       const results = await this.#untilInterrupted(
         (async () => await processImage(slide, context))(),
       );
+      if (this.signal.aborted) {
+        // Whoever heeds the signal may give what they have: half a count looks like a whole one.
+        kept = results ?? kept;
+        throw this.signal.reason;
+      }
       return checkResults(results);
     } catch (error) {
+      this.#failed = true;
       if (this.signal.aborted) {
         this.#writePartial(kept);
         throw this.signal.reason;
@@ -154,7 +167,7 @@ export class Run {
         : new ProcessImageError(`processImage failed: ${describe(error)}`, { cause: error });
     } finally {
       watchdog.stop();
-      this.#progress.stop();
+      this.endProgress();
     }
   }
 
@@ -172,26 +185,28 @@ export class Run {
 
   /**
    * Takes a rejection that nobody handled: a promise that processImage forgot fails the
-   * classification, since results without it may be incomplete.
-   * @returns false where no classification is under way.
+   * classification, since results without it may be incomplete. After a classification that failed
+   * it is one more of its troubles: the run ends by the first.
+   * @returns false where no classification is to blame.
    */
   failUnhandled(error: unknown): boolean {
-    this.#fail?.(error);
-    return this.#fail !== undefined;
+    if (this.#fail !== undefined) this.#fail(error);
+    else if (this.#failed) this.log.debug(`Unhandled rejection: ${describe(error)}`);
+    else return false;
+    return true;
   }
 
   /** Stops the clock, the signal handlers and the progress, and closes the slides. */
   async close(): Promise<void> {
     clearTimeout(this.#deadline);
     for (const [name, handler] of this.#handlers) Deno.removeSignalListener(name, handler);
-    this.#progress.stop();
+    this.endProgress();
     for (const slide of this.#slides.values()) await slide.close();
     this.#slides.clear();
   }
 
   #interrupt(reason: InterruptedError): void {
     if (this.signal.aborted) return;
-    this.#progress.stop();
     this.log.warn(reason.message);
     this.#stop.abort(reason);
   }

@@ -1,21 +1,34 @@
 /**
  * Ends a process whose main thread no longer answers: a vendor's endless loop starves every timer
- * and signal handler there is, but not another thread.
+ * and signal handler there is, but not another thread's.
  */
-
-/** Milliseconds that a run has, after it was told to stop, to hand over what it knows. */
-export const GRACE_MS = 10_000;
 
 /**
- * Starts a thread that ends the process with `exitCode`, `ms` milliseconds from now, unless it is
- * stopped before.
+ * Milliseconds that a run has, after it was told to stop, to hand over what it knows: `docker stop`
+ * kills after 10 s.
  */
-export function startWatchdog(ms: number, exitCode: number): { stop(): void } {
+export const GRACE_MS = 8_000;
+
+/** What the watchdog's thread is told. */
+export interface WatchdogOrder {
+  /** Milliseconds until the run is told to stop anyway. */
+  readonly deadlineMs: number;
+  /** Milliseconds that it has then, and after SIGTERM or SIGINT. */
+  readonly graceMs: number;
+  readonly exitCode: number;
+}
+
+/**
+ * Starts a thread that ends the process with `exitCode` where that still runs half as long again as
+ * GRACE_MS after it was told to stop: `deadlineMs` milliseconds from now, or by a signal.
+ */
+export function startWatchdog(deadlineMs: number, exitCode: number): { stop(): void } {
   const worker = new Worker(new URL("./watchdog_worker.ts", import.meta.url), {
     type: "module",
     name: "watchdog",
   });
   worker.onerror = (event) => event.preventDefault(); // Without a watchdog a run is as good as before.
-  worker.postMessage({ ms, exitCode });
+  const order: WatchdogOrder = { deadlineMs, graceMs: 1.5 * GRACE_MS, exitCode };
+  worker.postMessage(order);
   return { stop: () => worker.terminate() };
 }

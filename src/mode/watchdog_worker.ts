@@ -2,13 +2,20 @@
 
 /// <reference lib="deno.worker" />
 
-self.onmessage = ({ data: { ms, exitCode } }: MessageEvent<{ ms: number; exitCode: number }>) => {
+import type { WatchdogOrder } from "./watchdog.ts";
+
+self.onmessage = ({ data: { deadlineMs, graceMs, exitCode } }: MessageEvent<WatchdogOrder>) => {
   const libc = Deno.dlopen("libc.so.6", { _exit: { parameters: ["i32"], result: "void" } });
-  setTimeout(() => {
-    console.error(
-      "error: Cannot stop in time: processImage does not return to the event loop; " +
-        "await something now and then, and heed context.signal",
-    );
-    libc.symbols._exit(exitCode);
-  }, ms);
+  const endIn = (ms: number) =>
+    setTimeout(() => {
+      console.error(
+        "error: Cannot stop in time: processImage does not return to the event loop; " +
+          "await something now and then, and heed context.signal",
+      );
+      libc.symbols._exit(exitCode);
+    }, ms);
+  endIn(deadlineMs + graceMs);
+  for (const name of ["SIGTERM", "SIGINT"] as const) {
+    Deno.addSignalListener(name, () => endIn(graceMs));
+  }
 };
