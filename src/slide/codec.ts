@@ -1,8 +1,11 @@
 /** Compressed tiles to interleaved RGB: compression → decoder, each a library. */
 
-import { inflateSync } from "node:zlib";
+import { inflateSync, zstdDecompressSync } from "node:zlib";
 import { CodecError, UnsupportedError } from "../errors.ts";
-import type { RawTile } from "./slide.ts";
+import { CodecPool } from "./codec_pool.ts";
+import { decodePackBits, decodeRle } from "./packbits.ts";
+import { interleave, invert, sampleBytes, toRgb } from "./samples.ts";
+import type { Compression, RawTile } from "./slide.ts";
 import { decodeJpeg, hasTurboJpeg } from "./turbojpeg.ts";
 
 /** Decodes up to `threads` tiles at a time on threads; with 0, one after the other on the calling one. */
@@ -10,11 +13,13 @@ export class TileDecoder {
   readonly #threads: number;
   readonly #places: number;
   readonly #waiting: (() => void)[] = [];
+  readonly #pool: CodecPool;
   #busy = 0;
 
   constructor(threads: number) {
     this.#threads = threads;
     this.#places = Math.max(1, threads);
+    this.#pool = new CodecPool(threads);
   }
 
   /**
@@ -30,9 +35,7 @@ export class TileDecoder {
     this.#busy++;
     try {
       signal?.throwIfAborted();
-      return tile.compression === "jpeg"
-        ? await this.#decodeJpeg(tile)
-        : toRgb(await decompress(tile), tile);
+      return await this.#decode(tile, signal);
     } catch (cause) {
       if (
         signal?.aborted || cause instanceof CodecError || cause instanceof UnsupportedError
@@ -42,6 +45,45 @@ export class TileDecoder {
       this.#busy--;
       this.#waiting.shift()?.();
     }
+  }
+
+  /** Ends the threads that were started; what they decode now fails. */
+  close(): void {
+    this.#pool.close();
+  }
+
+  async #decode(tile: RawTile, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
+    switch (tile.compression) {
+      case "jpeg":
+        return tile.planeBytes === undefined
+          ? await this.#decodeJpeg(tile)
+          : await this.#decodeJpegPlanes(tile, tile.planeBytes);
+      case "jpeg2000":
+      case "htj2k":
+      case "jpeg-ls":
+        return await this.#pool.decode(tile, signal);
+      default:
+        return toRgb(await decompress(tile), tile);
+    }
+  }
+
+  /** Each plane is a picture in grey. */
+  async #decodeJpegPlanes(
+    tile: RawTile,
+    planeBytes: readonly number[],
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    const planes: Uint8Array[] = [];
+    for (const data of cutPlanes(tile, planeBytes)) {
+      const { planeBytes: _, ...rest } = tile;
+      const grey = await this.#decodeJpeg({
+        ...rest,
+        data,
+        samplesPerPixel: 1,
+        photometric: "grey",
+      });
+      planes.push(grey.filter((_, i) => i % 3 === 0));
+    }
+    return toRgb(interleave(planes, 1), tile);
   }
 
   async #decodeJpeg(tile: RawTile): Promise<Uint8Array<ArrayBuffer>> {
@@ -73,31 +115,80 @@ function failure(tile: RawTile, why: string, cause?: unknown): CodecError {
   }, { cause });
 }
 
-/** Bytes of the tile's samples once decompressed. */
-function sampleBytes({ widthPx, heightPx, samplesPerPixel, bitsPerSample }: RawTile): number {
-  return widthPx * heightPx * samplesPerPixel * bitsPerSample / 8;
+/**
+ * At most so many bytes are made of one: zlib's own bound, LZW's longest string, PackBits' runs of 128
+ * in two bytes, Zstandard's of 128 KiB in four. WebP's blank pictures have none.
+ */
+const MAX_EXPANSION: Readonly<Partial<Record<Compression, number>>> = {
+  deflate: 1032,
+  lzw: 4096,
+  packbits: 64,
+  rle: 64,
+  zstd: 32768,
+};
+
+/** Interleaved samples of a tile. */
+async function decompress(tile: RawTile): Promise<Uint8Array> {
+  if (tile.planeBytes === undefined) return await decompressOne(tile);
+  const { planeBytes, ...rest } = tile;
+  const planes: Uint8Array[] = [];
+  for (const data of cutPlanes(tile, planeBytes)) {
+    const one = { ...rest, data, samplesPerPixel: 1 };
+    planes.push((await decompressOne(one)).subarray(0, sampleBytes(one)));
+  }
+  return interleave(planes, tile.bitsPerSample / 8);
 }
 
-/** Deflate and LZW make at most this many bytes of one (zlib's own bound is 1032; LZW's strings are 4093 long). */
-const MAX_EXPANSION = 4096;
+function cutPlanes(
+  { data, samplesPerPixel }: RawTile,
+  planeBytes: readonly number[],
+): Uint8Array<ArrayBuffer>[] {
+  const sum = planeBytes.reduce((a, b) => a + b, 0);
+  if (planeBytes.length !== samplesPerPixel || sum !== data.length) {
+    throw new Error(
+      `its ${planeBytes.length} planes of ${sum} bytes are not its ${samplesPerPixel} samples ` +
+        `in ${data.length}`,
+    );
+  }
+  let from = 0;
+  return planeBytes.map((length) => data.subarray(from, from += length));
+}
 
-async function decompress(tile: RawTile): Promise<Uint8Array> {
+async function decompressOne(tile: RawTile): Promise<Uint8Array> {
   const { data, compression } = tile;
   const expected = sampleBytes(tile);
-  if (expected > data.length * MAX_EXPANSION) {
+  if (expected > data.length * (MAX_EXPANSION[compression] ?? Infinity)) {
     throw failure(tile, `${data.length} bytes cannot hold ${expected}`);
   }
+  // More than the tile's bytes is padding that nobody reads, and a bound against bombs.
+  const maxOutputLength = expected + 65536;
   let samples: Uint8Array;
   switch (compression) {
     case "none":
       samples = data;
       break;
     case "deflate":
-      // More than the tile's bytes is padding that nobody reads, and a bound against bombs.
-      samples = withoutBuffer(inflateSync(data, { maxOutputLength: expected + 65536 }));
+      samples = withoutBuffer(inflateSync(data, { maxOutputLength }));
+      break;
+    case "zstd":
+      samples = withoutBuffer(zstdDecompressSync(data, { maxOutputLength }));
       break;
     case "lzw":
       samples = await decompressLzw(tile);
+      break;
+    case "packbits":
+      samples = decodePackBits(data, expected);
+      break;
+    case "rle":
+      samples = decodeRle(data, {
+        pixels: tile.widthPx * tile.heightPx,
+        samplesPerPixel: tile.samplesPerPixel,
+        bytesPerSample: tile.bitsPerSample / 8,
+        littleEndian: tile.littleEndian,
+      });
+      break;
+    case "webp":
+      samples = await decompressWebp(tile);
       break;
     default:
       throw failure(tile, `there is no decoder for it`);
@@ -132,60 +223,6 @@ function undoPredictor(differences: Uint8Array, tile: RawTile): Uint8Array {
     }
   }
   return samples;
-}
-
-/** Samples to RGB bytes: grey tripled, alpha blended over white. */
-function toRgb(samples: Uint8Array, tile: RawTile): Uint8Array<ArrayBuffer> {
-  const { samplesPerPixel: n, photometric, alpha } = tile;
-  const pixels = tile.widthPx * tile.heightPx;
-  const bytes = tile.bitsPerSample === 16 ? toBytes(samples, tile) : samples;
-  if (n === 3 && photometric === "rgb") {
-    return bytes.slice(0, pixels * 3) as Uint8Array<ArrayBuffer>;
-  }
-  const rgb = new Uint8Array(pixels * 3);
-  const [green, blue] = photometric.startsWith("grey") ? [0, 0] : [1, 2];
-  for (let to = 0, from = 0; to < rgb.length; to += 3, from += n) {
-    rgb[to] = bytes[from]!;
-    rgb[to + 1] = bytes[from + green]!;
-    rgb[to + 2] = bytes[from + blue]!;
-    if (n === 4 && alpha !== "none") blendOverWhite(rgb, to, bytes[from + 3]!, alpha);
-  }
-  if (photometric === "grey-inverted") invert(rgb);
-  return rgb;
-}
-
-/** Blends the pixel at `at`; weights are rounded as libtiff does it (tif_getimage.c, BuildMapUaToAa). */
-function blendOverWhite(
-  rgb: Uint8Array,
-  at: number,
-  opacity: number,
-  alpha: "associated" | "unassociated",
-): void {
-  for (let i = at; i < at + 3; i++) {
-    const weighted = alpha === "associated" ? rgb[i]! : Math.floor((rgb[i]! * opacity + 127) / 255);
-    rgb[i] = Math.min(255, weighted + 255 - opacity);
-  }
-}
-
-function invert(rgb: Uint8Array): void {
-  for (let i = 0; i < rgb.length; i++) rgb[i]! ^= 255;
-}
-
-/**
- * 16-bit samples to bytes as libtiff shows them, and so OpenSlide (tif_getimage.c): the high byte of
- * grey, and of colours the nearest.
- */
-function toBytes(samples: Uint8Array, { photometric, littleEndian }: RawTile): Uint8Array {
-  const bytes = new Uint8Array(samples.length >> 1);
-  const [high, low] = littleEndian ? [1, 0] : [0, 1];
-  if (photometric.startsWith("grey")) {
-    for (let i = 0; i < bytes.length; i++) bytes[i] = samples[2 * i + high]!;
-  } else {
-    for (let i = 0; i < bytes.length; i++) {
-      bytes[i] = Math.floor((samples[2 * i + high]! * 256 + samples[2 * i + low]! + 128) / 257);
-    }
-  }
-  return bytes;
 }
 
 /**
@@ -226,6 +263,30 @@ async function decompressLzw(tile: RawTile): Promise<Uint8Array> {
   return withoutBuffer(
     await sharp(file, { failOn: "error" }).toColourspace("b-w").raw().toBuffer(),
   );
+}
+
+/** WebP (RFC 9649) in RGB, or RGBA where the tile has four samples. */
+async function decompressWebp(tile: RawTile): Promise<Uint8Array> {
+  const { data, widthPx, heightPx, samplesPerPixel } = tile;
+  const text = (from: number) => String.fromCharCode(...data.subarray(from, from + 4));
+  // sharp tells formats by their content, and would decode any.
+  if (text(0) !== "RIFF" || text(8) !== "WEBP") throw failure(tile, "it does not begin as one");
+  const { default: sharp } = await import("sharp");
+  sharp.cache(false);
+  const picture = sharp(data, { failOn: "error" });
+  const { width, height } = await picture.metadata();
+  if (width !== widthPx || height !== heightPx) {
+    throw failure(
+      tile,
+      `its picture is ${width} × ${height}, the tile ${widthPx} × ${heightPx}`,
+    );
+  }
+  const colours = samplesPerPixel === 4 ? picture.ensureAlpha() : picture.removeAlpha();
+  const { data: samples, info } = await colours.raw().toBuffer({ resolveWithObject: true });
+  if (info.channels !== samplesPerPixel) {
+    throw failure(tile, `it has ${info.channels} samples a pixel, the tile ${samplesPerPixel}`);
+  }
+  return withoutBuffer(samples);
 }
 
 /** Marker codes (ITU-T T.81 table B.1). */

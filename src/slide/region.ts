@@ -149,6 +149,7 @@ export class TiledSlide implements Slide {
 
   async close(): Promise<void> {
     this.#cache.clear();
+    this.#decoder.close();
     await this.#parts.close();
   }
 
