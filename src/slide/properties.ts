@@ -2,8 +2,15 @@
 
 import type { Level } from "./slide.ts";
 
-/** Properties that follow from vendor and levels (openslide.c, openslide_open). */
-export function levelProperties(vendor: string, levels: readonly Level[]): Record<string, string> {
+/**
+ * Properties that follow from vendor and levels (openslide.c, openslide_open); the size of tiles only
+ * where `tileSizes` says that it means something, which OpenSlide finds where they do not overlap.
+ */
+export function levelProperties(
+  vendor: string,
+  levels: readonly Level[],
+  tileSizes: boolean,
+): Record<string, string> {
   const all: Record<string, string> = {
     "openslide.vendor": vendor,
     "openslide.level-count": String(levels.length),
@@ -12,6 +19,7 @@ export function levelProperties(vendor: string, levels: readonly Level[]): Recor
     all[`openslide.level[${i}].width`] = String(level.widthPx);
     all[`openslide.level[${i}].height`] = String(level.heightPx);
     all[`openslide.level[${i}].downsample`] = formatDouble(level.downsample);
+    if (!tileSizes) continue;
     all[`openslide.level[${i}].tile-width`] = String(level.tileWidthPx);
     all[`openslide.level[${i}].tile-height`] = String(level.tileHeightPx);
   }

@@ -5,7 +5,24 @@ import { TileDecoder } from "./codec.ts";
 import { levelProperties } from "./properties.ts";
 import type { Level, Picture, Properties, RawTile, Region, Slide } from "./slide.ts";
 
-/** Something cut into tiles, row by row from the top left; those at the right and bottom may be padded. */
+/** A rectangle of a tile, and where it lies. */
+export interface Placement {
+  readonly column: number;
+  readonly row: number;
+  /** Its corner in the tile, and its size. */
+  readonly tileXPx: number;
+  readonly tileYPx: number;
+  readonly widthPx: number;
+  readonly heightPx: number;
+  /** Where the corner lies in the grid's pixels. */
+  readonly xPx: number;
+  readonly yPx: number;
+}
+
+/**
+ * Something cut into tiles, row by row from the top left; those at the right and bottom may be padded.
+ * With `placements` tiles lie elsewhere, overlap or leave gaps.
+ */
 export interface TileGrid {
   readonly widthPx: number;
   readonly heightPx: number;
@@ -13,6 +30,18 @@ export interface TileGrid {
   readonly tileHeightPx: number;
   readonly columns: number;
   readonly rows: number;
+  /** Level-0 pixels per pixel, where the file knows it better than the sizes. */
+  readonly downsample?: number;
+  /**
+   * What lies in a rectangle of the grid, of which it may give more, in the order it is painted.
+   * Absent where each tile adjoins the next.
+   */
+  placements?(
+    leftPx: number,
+    topPx: number,
+    rightPx: number,
+    bottomPx: number,
+  ): Iterable<Placement>;
   readTile(column: number, row: number, signal?: AbortSignal): Promise<RawTile>;
 }
 
@@ -78,6 +107,31 @@ class TileCache {
   }
 }
 
+/** The tiles of a plain grid that a rectangle touches. */
+function* adjoining(
+  { tileWidthPx, tileHeightPx }: TileGrid,
+  leftPx: number,
+  topPx: number,
+  rightPx: number,
+  bottomPx: number,
+): Iterable<Placement> {
+  const firstColumn = Math.floor(leftPx / tileWidthPx);
+  for (let row = Math.floor(topPx / tileHeightPx); row * tileHeightPx < bottomPx; row++) {
+    for (let column = firstColumn; column * tileWidthPx < rightPx; column++) {
+      yield {
+        column,
+        row,
+        tileXPx: 0,
+        tileYPx: 0,
+        widthPx: tileWidthPx,
+        heightPx: tileHeightPx,
+        xPx: column * tileWidthPx,
+        yPx: row * tileHeightPx,
+      };
+    }
+  }
+}
+
 export class TiledSlide implements Slide {
   readonly format: string;
   readonly levels: readonly Level[];
@@ -98,10 +152,12 @@ export class TiledSlide implements Slide {
     this.format = parts.format;
     this.background = parts.background;
     this.icc = parts.icc;
-    this.levels = parts.levels.map(({ widthPx, heightPx, tileWidthPx, tileHeightPx }) => ({
+    this.levels = parts.levels.map((
+      { widthPx, heightPx, tileWidthPx, tileHeightPx, downsample },
+    ) => ({
       widthPx,
       heightPx,
-      downsample: (largest.widthPx / widthPx + largest.heightPx / heightPx) / 2,
+      downsample: downsample ?? (largest.widthPx / widthPx + largest.heightPx / heightPx) / 2,
       tileWidthPx,
       tileHeightPx,
     }));
@@ -109,7 +165,14 @@ export class TiledSlide implements Slide {
     this.properties = {
       ...properties,
       // A format may know better, such as OpenSlide's tiles where ours hold several of them.
-      all: { ...levelProperties(properties.vendor, this.levels), ...properties.all },
+      all: {
+        ...levelProperties(
+          properties.vendor,
+          this.levels,
+          parts.levels.every(({ placements }) => placements === undefined),
+        ),
+        ...properties.all,
+      },
     };
     this.associated = new Map(
       [...parts.associated].map(([name, grid]) => [
@@ -192,20 +255,20 @@ export class TiledSlide implements Slide {
     const right = Math.min(grid.widthPx, xPx + widthPx);
     const bottom = Math.min(grid.heightPx, yPx + heightPx);
     if (left >= right || top >= bottom) return picture;
-    const firstColumn = Math.floor(left / grid.tileWidthPx);
-    const lastColumn = Math.floor((right - 1) / grid.tileWidthPx);
-    const lastRow = Math.floor((bottom - 1) / grid.tileHeightPx);
-    let column = firstColumn;
-    let row = Math.floor(top / grid.tileHeightPx);
+    const placements = (grid.placements?.(left, top, right, bottom) ??
+      adjoining(grid, left, top, right, bottom))[Symbol.iterator]();
+    let isDone = false;
 
-    const paint = async (column: number, row: number) => {
-      const tile = await this.#tile(grid, name, column, row, signal);
+    const paint = async (place: Placement, before: Promise<void> | undefined) => {
+      const fromX = Math.max(left, place.xPx), fromY = Math.max(top, place.yPx);
+      const toX = Math.min(right, place.xPx + place.widthPx);
+      const toY = Math.min(bottom, place.yPx + place.heightPx);
+      if (fromX >= toX || fromY >= toY) return;
+      const tile = await this.#tile(grid, name, place.column, place.row, signal);
+      await before;
       if (tile === undefined) return;
-      const tileX = column * grid.tileWidthPx, tileY = row * grid.tileHeightPx;
-      const fromX = Math.max(left, tileX);
-      const toX = Math.min(right, tileX + grid.tileWidthPx);
-      const toY = Math.min(bottom, tileY + grid.tileHeightPx);
-      for (let y = Math.max(top, tileY); y < toY; y++) {
+      const tileX = place.xPx - place.tileXPx, tileY = place.yPx - place.tileYPx;
+      for (let y = fromY; y < toY; y++) {
         const from = 3 * ((y - tileY) * grid.tileWidthPx + fromX - tileX);
         data.set(
           tile.subarray(from, from + 3 * (toX - fromX)),
@@ -233,24 +296,28 @@ export class TiledSlide implements Slide {
       ),
     );
     // Each of these takes the next tile when it is done with one, so that few are in memory.
+    // Where tiles overlap, those before are painted first, though they are decoded side by side.
+    let last: Promise<void> | undefined;
     const painters = Array.from({ length: inFlight }, async () => {
-      while (row <= lastRow) {
+      while (!isDone) {
         if (performance.now() - turnAt > TURN_MS) {
           await giveTurn();
           continue; // Another may have taken the last tile.
         }
-        const at = [column, row] as const;
-        if (++column > lastColumn) {
-          column = firstColumn;
-          row++;
+        const next = placements.next();
+        if (next.done) {
+          isDone = true;
+          return;
         }
-        await paint(...at);
+        const painted = paint(next.value, last);
+        if (grid.placements !== undefined) last = painted;
+        await painted;
       }
     });
     try {
       await Promise.all(painters);
     } catch (error) {
-      row = Infinity; // The others stop at their next tile.
+      isDone = true; // The others stop at their next tile.
       await Promise.allSettled(painters);
       throw error;
     }
