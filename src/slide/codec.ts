@@ -337,6 +337,8 @@ interface JpegHead {
   readonly widthPx: number;
   readonly heightPx: number;
   readonly components: number;
+  /** Whether the first component is sampled more densely than the second. */
+  readonly subsampled: boolean;
   readonly precision: number;
   /** n of SOFn: the process (ITU-T T.81 table B.1). */
   readonly sof: number;
@@ -360,6 +362,7 @@ function readJpegHead(stream: Uint8Array): JpegHead {
         heightPx: y1! * 256 + y0!,
         widthPx: x1! * 256 + x0!,
         components: components!,
+        subsampled: components === 3 && payload[7] !== payload[10],
       };
     } else if (marker === APP0 && startsWith(payload, JFIF)) jfifAt.push(at + 4);
     else if (marker === APP14 && startsWith(payload, ADOBE) && payload.length >= 12) {
@@ -368,6 +371,20 @@ function readJpegHead(stream: Uint8Array): JpegHead {
   }
   if (frame === undefined) throw new Error("it has no frame header");
   return { ...frame, jfifAt, adobeTransformAt };
+}
+
+/**
+ * The photometric interpretation of a JPEG stream that its container calls RGB: "ycbcr", which is to
+ * follow the markers, where there are some that say (JFIF's or Adobe's) or the chroma is subsampled,
+ * as nobody does with green and blue.
+ */
+export function jpegColours(stream: Uint8Array): "rgb" | "ycbcr" {
+  try {
+    const { jfifAt, adobeTransformAt, subsampled } = readJpegHead(stream);
+    return jfifAt.length > 0 || adobeTransformAt.length > 0 || subsampled ? "ycbcr" : "rgb";
+  } catch {
+    return "rgb"; // The decoder says what is wrong.
+  }
 }
 
 const JFIF = new TextEncoder().encode("JFIF\0");
