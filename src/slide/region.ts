@@ -43,6 +43,11 @@ export interface TileGrid {
     bottomPx: number,
   ): Iterable<Placement>;
   readTile(column: number, row: number, signal?: AbortSignal): Promise<RawTile>;
+  /**
+   * Says that these tiles are read next, so that a distant source joins their ranges (see
+   * `Source.prefetch`). Never fails: reading does. Absent where the source is near.
+   */
+  announce?(tiles: readonly Pick<Placement, "column" | "row">[], signal: AbortSignal): void;
 }
 
 /** What a format finds in a file; `TiledSlide` makes a Slide of it. */
@@ -68,12 +73,18 @@ export interface TiledSlideOptions {
 /** Tiles of one region that are read or decoded at a time, fewer where they are large. */
 const TILES_IN_FLIGHT = 32;
 const BYTES_IN_FLIGHT = 2 ** 28;
+/** Tiles that are announced before they are read: some megabytes. */
+const TILES_AHEAD = 256;
 /** A larger region is a mistake: more than a 26,000 px square. */
 const MAX_REGION_BYTES = 2 ** 31 - 1;
 /** A larger label or macro is an attack: a scanner's are some megabytes. */
 const MAX_PICTURE_BYTES = 2 ** 28;
 /** After so long in a region timers and signals get their turn, an abort above all. */
 const TURN_MS = 50;
+
+function tileKey(name: number | string, column: number, row: number): string {
+  return `${name}/${column}/${row}`;
+}
 
 /** Decoded tiles, the least recently used dropped first. */
 class TileCache {
@@ -88,6 +99,10 @@ class TileCache {
       this.#tiles.set(key, tile);
     }
     return tile;
+  }
+
+  has(key: string): boolean {
+    return this.#tiles.has(key);
   }
 
   put(key: string, tile: Uint8Array): void {
@@ -129,6 +144,30 @@ function* adjoining(
         yPx: row * tileHeightPx,
       };
     }
+  }
+}
+
+/** Passes placements on; `announce` hears of each some time before, in few calls. */
+function* announcing(
+  placements: Iterable<Placement>,
+  announce: (places: readonly Placement[]) => void,
+): Iterable<Placement> {
+  const iterator = placements[Symbol.iterator]();
+  const ahead: Placement[] = [];
+  for (;;) {
+    if (ahead.length <= TILES_AHEAD / 2) {
+      const more: Placement[] = [];
+      while (ahead.length + more.length < TILES_AHEAD) {
+        const next = iterator.next();
+        if (next.done) break;
+        more.push(next.value);
+      }
+      if (more.length > 0) announce(more);
+      ahead.push(...more);
+    }
+    const place = ahead.shift();
+    if (place === undefined) return;
+    yield place;
   }
 }
 
@@ -255,8 +294,19 @@ export class TiledSlide implements Slide {
     const right = Math.min(grid.widthPx, xPx + widthPx);
     const bottom = Math.min(grid.heightPx, yPx + heightPx);
     if (left >= right || top >= bottom) return picture;
-    const placements = (grid.placements?.(left, top, right, bottom) ??
-      adjoining(grid, left, top, right, bottom))[Symbol.iterator]();
+    const touched = grid.placements?.(left, top, right, bottom) ??
+      adjoining(grid, left, top, right, bottom);
+    const isSeen = (place: Placement) =>
+      place.xPx < right && place.xPx + place.widthPx > left &&
+      place.yPx < bottom && place.yPx + place.heightPx > top;
+    // Aborted when the region is read or has failed: nobody waits for what was announced then.
+    const announced = new AbortController();
+    const placements = (grid.announce === undefined ? touched : announcing(touched, (places) => {
+      const missing = places.filter((place) =>
+        isSeen(place) && !this.#cache.has(tileKey(name, place.column, place.row))
+      );
+      grid.announce!(missing, announced.signal);
+    }))[Symbol.iterator]();
     let isDone = false;
 
     const paint = async (place: Placement, before: Promise<void> | undefined) => {
@@ -320,6 +370,8 @@ export class TiledSlide implements Slide {
       isDone = true; // The others stop at their next tile.
       await Promise.allSettled(painters);
       throw error;
+    } finally {
+      announced.abort();
     }
     return picture;
   }
@@ -333,7 +385,7 @@ export class TiledSlide implements Slide {
     signal: AbortSignal | undefined,
   ): Promise<Uint8Array | undefined> {
     signal?.throwIfAborted();
-    const key = `${name}/${column}/${row}`;
+    const key = tileKey(name, column, row);
     const known = this.#cache.get(key);
     if (known !== undefined) return known;
     const raw = await grid.readTile(column, row, signal);

@@ -17,10 +17,23 @@ export interface Source {
     lengthBytes: number,
     signal?: AbortSignal,
   ): Promise<Uint8Array<ArrayBuffer>>;
+  /**
+   * Announces what will be read soon, so that a distant source can join its requests and begin them.
+   * Returns at once and never fails: the read does. An abort takes the announcement back. Sources
+   * that are near have none.
+   */
+  prefetch?(ranges: readonly ByteRange[], signal?: AbortSignal): void;
   close(): Promise<void>;
 }
 
-function clampRange(sizeBytes: number, offsetBytes: number, lengthBytes: number): number {
+/** A piece of an object. */
+export interface ByteRange {
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+}
+
+/** How many bytes of a range there are. @throws {RangeError} for a negative or fractional range. */
+export function clampRange(sizeBytes: number, offsetBytes: number, lengthBytes: number): number {
   if (
     !Number.isSafeInteger(offsetBytes) || !Number.isSafeInteger(lengthBytes) ||
     offsetBytes < 0 || lengthBytes < 0
@@ -30,7 +43,8 @@ function clampRange(sizeBytes: number, offsetBytes: number, lengthBytes: number)
   return Math.max(0, Math.min(lengthBytes, sizeBytes - offsetBytes));
 }
 
-function closedError(location: string): SourceError {
+/** A read after `close`. */
+export function closedError(location: string): SourceError {
   return new SourceError(`Cannot read "${location}": it is closed`, { location });
 }
 

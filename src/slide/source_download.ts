@@ -31,7 +31,7 @@ export interface DownloadOptions {
   readonly workDir: string;
   /** Its abort ends the download with its reason. */
   readonly signal: AbortSignal;
-  readonly log: Log;
+  readonly log: Pick<Log, "info" | "warn">;
   progress(done: number, total: number, what: string): void;
   /** Tries in a row without progress, and the waits between. */
   readonly retry?: RetryPolicy;
