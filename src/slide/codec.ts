@@ -333,7 +333,7 @@ export function* readSegments(stream: Uint8Array): Iterable<JpegSegment> {
 }
 
 /** What a JPEG stream says before its first scan. */
-interface JpegHead {
+export interface JpegHead {
   readonly widthPx: number;
   readonly heightPx: number;
   readonly components: number;
@@ -348,7 +348,7 @@ interface JpegHead {
 }
 
 /** @throws {Error} where the stream is broken before its first scan. */
-function readJpegHead(stream: Uint8Array): JpegHead {
+export function readJpegHead(stream: Uint8Array): JpegHead {
   let frame: Omit<JpegHead, "jfifAt" | "adobeTransformAt"> | undefined;
   const jfifAt: number[] = [], adobeTransformAt: number[] = [];
   for (const { marker, at, payload } of readSegments(stream)) {
