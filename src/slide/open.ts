@@ -5,6 +5,7 @@ import { SlideFormatError, SourceError, UnsupportedError } from "../errors.ts";
 import { isAperio, openAperio } from "./aperio.ts";
 import { isGenericTiff, openGenericTiff } from "./generic.ts";
 import { isHamamatsu, openHamamatsu, readNdpi } from "./hamamatsu.ts";
+import { isPhilips, openPhilips } from "./philips.ts";
 import { type SlideParts, TiledSlide, type TiledSlideOptions } from "./region.ts";
 import type { Slide } from "./slide.ts";
 import { FileSource, type Source } from "./source.ts";
@@ -17,6 +18,7 @@ const TIFF_FORMATS: readonly {
 }[] = [
   { is: isHamamatsu, open: openHamamatsu },
   { is: isAperio, open: openAperio },
+  { is: isPhilips, open: openPhilips },
   { is: isGenericTiff, open: openGenericTiff },
 ];
 
