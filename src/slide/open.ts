@@ -1,7 +1,8 @@
 /** Opens a slide by its content: asks each format in turn whether it is theirs. */
 
 import { fileURLToPath } from "node:url";
-import { SlideFormatError, SourceError, UnsupportedError } from "../errors.ts";
+import { Secret } from "../config.ts";
+import { SlideFormatError, SourceError } from "../errors.ts";
 import { isAperio, openAperio } from "./aperio.ts";
 import { isGenericTiff, openGenericTiff } from "./generic.ts";
 import { isHamamatsu, openHamamatsu, readNdpi } from "./hamamatsu.ts";
@@ -9,6 +10,7 @@ import { isPhilips, openPhilips } from "./philips.ts";
 import { type SlideParts, TiledSlide, type TiledSlideOptions } from "./region.ts";
 import type { Slide } from "./slide.ts";
 import { FileSource, type Source } from "./source.ts";
+import type { HttpSourceOptions } from "./source_http.ts";
 import { readTiff, type TiffDirectory } from "./tiff.ts";
 
 /** TIFF's dialects, the most particular first. */
@@ -22,17 +24,22 @@ const TIFF_FORMATS: readonly {
   { is: isGenericTiff, open: openGenericTiff },
 ];
 
+export interface SlideOptions extends TiledSlideOptions {
+  /** How a URL is read. */
+  readonly http?: HttpSourceOptions;
+}
+
 /**
- * Opens a slide from a path, a `file:` URL or a source, which the slide closes with itself; a
- * source is closed too where it cannot be opened.
+ * Opens a slide from a path, a `file:`, `http:` or `https:` URL, or a source, which the slide closes
+ * with itself; a source is closed too where it cannot be opened. A URL may be a Secret.
  * @throws {SourceError} where the bytes cannot be had; {SlideFormatError} where they are no slide or
  *   a broken one; {UnsupportedError} where they are of a kind that is not read yet.
  */
 export async function openSlide(
-  location: string | URL | Source,
-  options: TiledSlideOptions = {},
+  location: string | URL | Secret | Source,
+  options: SlideOptions = {},
 ): Promise<Slide> {
-  const source = openSource(location);
+  const source = await openSource(location, options);
   try {
     if (source.sizeBytes === 0) {
       throw new SlideFormatError(`Cannot open "${source.location}": it is empty`, {
@@ -56,18 +63,19 @@ export async function openSlide(
   }
 }
 
-function openSource(location: string | URL | Source): Source {
+async function openSource(
+  location: string | URL | Secret | Source,
+  { http }: SlideOptions,
+): Promise<Source> {
   if (typeof location === "object" && "read" in location) return location;
   if (typeof location === "string" && !/^(https?|file):\/\//i.test(location)) {
     return FileSource.open(location);
   }
-  const url = URL.parse(location);
+  const url = URL.parse(location instanceof Secret ? location.reveal() : location);
   // Not quoted: its query may be a signature.
   if (url === null) throw new SourceError("Cannot open a URL that is malformed", { location: "" });
   if (url.protocol === "file:") return FileSource.open(fileURLToPath(url));
-  throw new UnsupportedError(
-    `Cannot open "${url.protocol}//${url.host}${url.pathname}": ` +
-      `slides are read from files; download it first`,
-    "remote slides",
-  );
+  // Imported when a URL is met: files need no HTTP.
+  const { HttpSource } = await import("./source_http.ts");
+  return await HttpSource.open(url, http);
 }
