@@ -765,14 +765,13 @@ export class HttpSource implements Source {
   }
 }
 
-/** @throws {SourceError} where it is no http or https URL; it is not quoted, since its query may be a signature. */
+/** @throws {SourceError} where it is no http or https URL. */
 function checkUrl(url: string | URL | Secret): Secret {
   const secret = url instanceof Secret ? url : new Secret(String(url));
   const protocol = URL.parse(secret.reveal())?.protocol;
   if (protocol !== "http:" && protocol !== "https:") {
-    throw new SourceError("Cannot read from a URL that is malformed or not http or https", {
-      location: withoutQuery(secret.reveal()),
-    });
+    const location = withoutQuery(secret.reveal());
+    throw new SourceError(`Cannot open "${location}": it is no http or https URL`, { location });
   }
   return secret;
 }

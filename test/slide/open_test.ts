@@ -208,24 +208,13 @@ Deno.test("openSlide() rejects locations that hold no slide", () =>
     }
   }));
 
-Deno.test("openSlide() says that slides are not read from servers yet, and keeps the query to itself", async () => {
-  const rows: [location: string | URL, message: RegExp][] = [
-    [
-      "https://user:secret@host.example/a/b.svs?token=secret#secret",
-      /^Cannot open "https:\/\/host\.example\/a\/b\.svs": slides are read from files; download it first$/,
-    ],
-    [new URL("http://host.example/a?token=secret"), /^Cannot open "http:\/\/host\.example\/a": /],
-    ["HTTPS://host.example/a?token=secret", /^Cannot open "https:\/\/host\.example\/a": /],
-    [new URL("s3://bucket/key?token=secret"), /^Cannot open "s3:\/\/bucket\/key": /],
-  ];
-  for (const [location, message] of rows) {
-    await assert.rejects(openSlide(location), (error) => {
-      assert(error instanceof UnsupportedError);
-      assert.equal(error.feature, "remote slides");
-      assert.match(error.message, message);
-      return true;
-    });
-  }
+Deno.test("openSlide() refuses URLs of other kinds, and keeps the query to itself", async () => {
+  await assert.rejects(openSlide(new URL("s3://bucket/key?token=secret")), (error) => {
+    assert(error instanceof SourceError);
+    assert.equal(error.message, 'Cannot open "s3://bucket/key": it is no http or https URL');
+    assert(!Deno.inspect(error).includes("secret"));
+    return true;
+  });
   await assert.rejects(openSlide("https://[bad/a?token=secret"), (error) => {
     assert(error instanceof SourceError);
     assert.equal(error.message, "Cannot open a URL that is malformed");
