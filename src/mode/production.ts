@@ -8,7 +8,7 @@
 import { rm } from "node:fs/promises";
 import type { Gpu } from "../../kernels/device.ts";
 import type { ProductionConfig } from "../config.ts";
-import { TechcyteError, UnsupportedError } from "../errors.ts";
+import { TechcyteError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { type Results, serializeResults } from "../results/schema.ts";
 import { TechcyteClient } from "../techcyte/client.ts";
@@ -51,12 +51,6 @@ export async function production(config: ProductionConfig, run: ProductionRun): 
 }
 
 async function classifyDownload(config: ProductionConfig, run: ProductionRun): Promise<Results> {
-  if (config.scanIsZip) {
-    throw new UnsupportedError(
-      "Cannot read SCAN_URL_ZIP: this version does not read DICOM; set SCAN_URL",
-      "DICOM",
-    );
-  }
   const gpu = await run.startGpu();
   const { path } = await downloadSlide({
     url: config.scanUrl,

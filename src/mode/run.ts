@@ -112,7 +112,11 @@ export class Run {
   async open(location: string | Source): Promise<Slide> {
     let slide = this.#slides.get(location);
     if (slide === undefined) {
-      slide = await openSlide(location, { decoders: this.config.decoders });
+      const { config } = this;
+      slide = await openSlide(location, {
+        decoders: config.decoders,
+        ...(config.mode === "production" ? { workDir: config.workDir } : {}),
+      });
       this.#slides.set(location, slide);
     }
     return slide;

@@ -21,11 +21,7 @@ const MAX_FOLDER_DEPTH = 4;
  */
 export async function openDicomFile(source: Source, path: string | undefined): Promise<SlideParts> {
   if (path === undefined) return await openDicom(source);
-  const own = resolve(path);
-  return await openDicom(
-    source,
-    openFiles(filesIn(dirname(own), 0).filter((file) => file !== own)),
-  );
+  return await openDicom(source, openSiblings(resolve(path)));
 }
 
 /**
@@ -64,6 +60,22 @@ export async function openDicomZip(
 /** Whether a path is a folder's. */
 export function isFolder(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
+
+/** Files beside one, as far as they may be read: most have nothing to do with it. */
+function* openSiblings(path: string): Iterable<Source> {
+  const tryTo = <T>(what: () => T) => {
+    try {
+      return what();
+    } catch (error) {
+      if (error instanceof SourceError) return undefined;
+      throw error;
+    }
+  };
+  for (const file of tryTo(() => filesIn(dirname(path), 0)) ?? []) {
+    const source = file === path ? undefined : tryTo(() => FileSource.open(file));
+    if (source !== undefined) yield source;
+  }
 }
 
 /** Opens one after the other, when it is asked for. */

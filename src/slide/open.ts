@@ -4,6 +4,8 @@ import { fileURLToPath } from "node:url";
 import { Secret } from "../config.ts";
 import { SlideFormatError, SourceError } from "../errors.ts";
 import { isAperio, openAperio } from "./aperio.ts";
+import { isDicom } from "./dicom_instance.ts";
+import { isFolder, openDicomFile, openDicomFolder, openDicomZip } from "./dicom_set.ts";
 import { isGenericTiff, openGenericTiff } from "./generic.ts";
 import { isHamamatsu, openHamamatsu, readNdpi } from "./hamamatsu.ts";
 import { isPhilips, openPhilips } from "./philips.ts";
@@ -12,6 +14,7 @@ import type { Slide } from "./slide.ts";
 import { FileSource, type Source } from "./source.ts";
 import type { HttpSourceOptions } from "./source_http.ts";
 import { readTiff, type TiffDirectory } from "./tiff.ts";
+import { isZip } from "./zip.ts";
 
 /** TIFF's dialects, the most particular first. */
 const TIFF_FORMATS: readonly {
@@ -25,13 +28,16 @@ const TIFF_FORMATS: readonly {
 ];
 
 export interface SlideOptions extends TiledSlideOptions {
+  /** Where files of a zip are unpacked; the system's temporary folder where absent. */
+  readonly workDir?: string;
   /** How a URL is read. */
   readonly http?: HttpSourceOptions;
 }
 
 /**
  * Opens a slide from a path, a `file:`, `http:` or `https:` URL, or a source, which the slide closes
- * with itself; a source is closed too where it cannot be opened. A URL may be a Secret.
+ * with itself; a source is closed too where it cannot be opened. A URL may be a Secret, a path that of
+ * a folder or a zip of DICOM instances.
  * @throws {SourceError} where the bytes cannot be had; {SlideFormatError} where they are no slide or
  *   a broken one; {UnsupportedError} where they are of a kind that is not read yet.
  */
@@ -39,6 +45,10 @@ export async function openSlide(
   location: string | URL | Secret | Source,
   options: SlideOptions = {},
 ): Promise<Slide> {
+  const path = pathOf(location);
+  if (path !== undefined && isFolder(path)) {
+    return new TiledSlide(await openDicomFolder(path), options);
+  }
   const source = await openSource(location, options);
   try {
     if (source.sizeBytes === 0) {
@@ -46,6 +56,10 @@ export async function openSlide(
         path: source.location,
       });
     }
+    const head = await source.read(0, 132);
+    // Before TIFF, since a file may be both (PS3.10 §7.1), as OpenSlide takes it.
+    if (isDicom(head)) return new TiledSlide(await openDicomFile(source, path), options);
+    if (isZip(head)) return new TiledSlide(await openDicomZip(source, options.workDir), options);
     const directories = await readNdpi(source) ?? await readTiff(source);
     const format = directories && TIFF_FORMATS.find(({ is }) => is(directories));
     if (directories === undefined || format === undefined) {
@@ -63,18 +77,25 @@ export async function openSlide(
   }
 }
 
+/** The path that a location names; undefined for other URLs and for sources. */
+function pathOf(location: string | URL | Secret | Source): string | undefined {
+  if (typeof location === "string" && !/^(https?|file):\/\//i.test(location)) return location;
+  const url = typeof location === "string" || location instanceof URL
+    ? URL.parse(location)
+    : undefined;
+  return url?.protocol === "file:" ? fileURLToPath(url) : undefined;
+}
+
 async function openSource(
   location: string | URL | Secret | Source,
   { http }: SlideOptions,
 ): Promise<Source> {
   if (typeof location === "object" && "read" in location) return location;
-  if (typeof location === "string" && !/^(https?|file):\/\//i.test(location)) {
-    return FileSource.open(location);
-  }
+  const path = pathOf(location);
+  if (path !== undefined) return FileSource.open(path);
   const url = URL.parse(location instanceof Secret ? location.reveal() : location);
   // Not quoted: its query may be a signature.
   if (url === null) throw new SourceError("Cannot open a URL that is malformed", { location: "" });
-  if (url.protocol === "file:") return FileSource.open(fileURLToPath(url));
   // Imported when a URL is met: files need no HTTP.
   const { HttpSource } = await import("./source_http.ts");
   return await HttpSource.open(url, http);

@@ -2,13 +2,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { readdirSync, readFileSync } from "node:fs";
 import { type ProductionConfig, Secret } from "../../src/config.ts";
-import {
-  InterruptedError,
-  ResultsError,
-  SourceError,
-  TechcyteError,
-  UnsupportedError,
-} from "../../src/errors.ts";
+import { InterruptedError, ResultsError, SourceError, TechcyteError } from "../../src/errors.ts";
 import { production, type ProductionRun } from "../../src/mode/production.ts";
 import type { Results } from "../../src/results/schema.ts";
 import { ContractServer, JWT, unzip } from "../techcyte/contract_server.ts";
@@ -183,11 +177,16 @@ Deno.test("production() ends as it would where the debug files cannot be uploade
     await assert.rejects(produce(), SourceError);
   }));
 
-Deno.test("production() refuses a zip of DICOM instances before it downloads it", () =>
+Deno.test("production() downloads and classifies what SCAN_URL_ZIP names", () =>
   scene(async ({ server, produce }) => {
-    await assert.rejects(
-      produce({}, { scanIsZip: true }),
-      (error) => error instanceof UnsupportedError && error.feature === "DICOM",
-    );
-    assert.deepEqual(server.requests, ["PUT /bucket/debug.zip"]);
+    let classified = false;
+    await produce({
+      classify(location) {
+        assert.deepEqual(readFileSync(location), Buffer.from(SLIDE));
+        classified = true;
+        return Promise.resolve(RESULTS);
+      },
+    }, { scanIsZip: true });
+    assert(classified);
+    assert.deepEqual(server.documents, [RESULTS]);
   }));

@@ -191,7 +191,7 @@ Deno.test("openSlide() rejects locations that hold no slide", () =>
         "it is a TIFF without tiles, and only Aperio SVS and tiled TIFF are read",
       ],
       ["none.svs", SourceError, "there is no such file"],
-      [".", SourceError, "it is a folder"],
+      [".", SlideFormatError, "none of its 3 files is a DICOM file"],
     ] as const;
     for (const [name, type, why] of rows) {
       const path = join(folder, name);
