@@ -16,6 +16,8 @@ export type SlideFault =
   | { status: number; headers?: Record<string, string>; code?: string; message?: string }
   /** The connection breaks where this share of the whole slide has been sent. */
   | { cutAt: number; after?: () => void }
+  /** The connection breaks after so many bytes of this answer. */
+  | { cutAfterBytes: number; after?: () => void }
   /** This many bytes come, then nothing more; the connection stays. */
   | { stallAfterBytes: number }
   /** This many bytes come every 10 ms. */
@@ -69,6 +71,12 @@ export class ContractServer {
   chunked = false;
   /** True: every presigned URL's time is over. */
   expired = false;
+  /** Milliseconds before the slide's answers begin. */
+  latencyMs = 0;
+  /** Where the slide's URL redirects to; undefined serves it there. */
+  redirect: { status: number; location: string } | undefined;
+  /** A range's answer has at most so many bytes. */
+  longestRange = Infinity;
   readonly slideFaults: SlideFault[] = [];
   readonly postFaults: PostFault[] = [];
   /** Statuses of the next questions for evaluations. */
@@ -79,6 +87,11 @@ export class ContractServer {
   /** Every request, as «GET /bucket/slide»: without its query. */
   readonly requests: string[] = [];
   readonly ranged: (string | undefined)[] = [];
+  /** Bytes of the slide that were sent. */
+  slideBytes = 0;
+  /** Requests for the slide that were answered at the same time, at most. */
+  mostInFlight = 0;
+  #inFlight = 0;
   readonly violations: string[] = [];
   readonly evaluations: StoredEvaluation[] = [
     // Another task's and a person's: they belong to the case too.
@@ -122,6 +135,10 @@ export class ContractServer {
   }
   get slideUrl(): string {
     return `${this.origin}/bucket/slide?X-Amz-Expires=900&X-Amz-Signature=${SIGNATURE}`;
+  }
+  /** The slide at another path, where nothing redirects. */
+  get movedUrl(): string {
+    return this.slideUrl.replace("/bucket/slide", "/bucket/moved");
   }
   get uploadUrl(): string {
     return `${this.origin}/bucket/debug.zip?X-Amz-Signature=${SIGNATURE}`;
@@ -247,7 +264,16 @@ export class ContractServer {
       return xml(response, 403, "SignatureDoesNotMatch", "The signature does not match");
     }
     if (this.expired) return xml(response, 403, "AccessDenied", "Request has expired");
-    if (!upload) return this.#download(request, response);
+    if (!upload) {
+      this.mostInFlight = Math.max(this.mostInFlight, ++this.#inFlight);
+      response.on("close", () => this.#inFlight--);
+      if (this.redirect !== undefined && url.pathname === "/bucket/slide") {
+        const { status, location } = this.redirect;
+        return void response.writeHead(status, { location }).end();
+      }
+      if (this.latencyMs === 0) return this.#download(request, response);
+      return void setTimeout(() => this.#download(request, response), this.latencyMs);
+    }
 
     const fault = this.uploadFaults.shift();
     if (fault !== undefined) return xml(response, fault, "InternalError", "Try again");
@@ -278,7 +304,9 @@ export class ContractServer {
       return xml(response, 412, "PreconditionFailed", "One of the conditions did not hold");
     }
     const size = this.#slide.byteLength;
-    const from = this.ranges ? Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0) : 0;
+    const [, first, last] = (this.ranges && /^bytes=(\d+)-(\d+)?$/.exec(range ?? "")) || [];
+    const from = Number(first ?? 0);
+    const to = Math.min(Number(last ?? Infinity) + 1, from + this.longestRange, size);
     if (this.ranges && range !== undefined && from >= size) {
       response.setHeader("content-range", `bytes */${size}`);
       return xml(response, 416, "InvalidRange", "The requested range is not satisfiable");
@@ -287,16 +315,18 @@ export class ContractServer {
     const lengthOff = fault !== undefined && "lengthOff" in fault ? fault.lengthOff : 0;
     const headers: Record<string, string | number> = { "accept-ranges": "bytes" };
     if (this.#etag !== "") headers["etag"] = this.#etag;
-    if (partial) headers["content-range"] = `bytes ${from}-${size - 1}/${size}`;
-    if (!this.chunked) headers["content-length"] = size - from + lengthOff;
+    if (partial) headers["content-range"] = `bytes ${from}-${to - 1}/${size}`;
+    if (!this.chunked) headers["content-length"] = to - from + lengthOff;
     response.writeHead(partial ? 206 : 200, headers);
 
-    let end = size;
+    let end = to;
     if (fault !== undefined && "cutAt" in fault) end = Math.floor(size * fault.cutAt);
+    if (fault !== undefined && "cutAfterBytes" in fault) end = from + fault.cutAfterBytes;
     if (fault !== undefined && "stallAfterBytes" in fault) end = from + fault.stallAfterBytes;
-    if (lengthOff < 0) end = size + lengthOff;
+    if (lengthOff < 0) end = to + lengthOff;
     const rest = this.#slide.subarray(from, Math.max(from, end));
-    if (fault !== undefined && "cutAt" in fault) {
+    this.slideBytes += rest.byteLength;
+    if (fault !== undefined && ("cutAt" in fault || "cutAfterBytes" in fault)) {
       // Destroyed only once the bytes are out: otherwise they would go down with the connection.
       response.write(rest, () => {
         fault.after?.();
