@@ -1,5 +1,6 @@
 /** A slide on one small picture: for the tissue mask and for people. */
 
+import { AreaFilter } from "../slide/area_filter.ts";
 import type { Picture, Slide } from "../slide/slide.ts";
 
 export interface Overview extends Picture {
@@ -44,7 +45,13 @@ async function readOverview(
     slide.levels.findLastIndex((level) => level.widthPx >= widthPx && level.heightPx >= heightPx),
   );
   const from = slide.levels[level]!;
-  const reducer = new AreaReducer(from.widthPx, from.heightPx, widthPx, heightPx);
+  const filter = new AreaFilter({
+    sourceWidthPx: from.widthPx,
+    widthPx,
+    heightPx,
+    ratioX: from.widthPx / widthPx,
+    ratioY: from.heightPx / heightPx,
+  });
   // Whole rows of tiles, so that no tile is decoded twice.
   const rowsPerStrip = from.tileHeightPx *
     Math.max(1, Math.floor(STRIP_BYTES / (from.widthPx * 3 * from.tileHeightPx)));
@@ -57,92 +64,13 @@ async function readOverview(
       heightPx: Math.min(rowsPerStrip, from.heightPx - yPx),
       ...(signal === undefined ? {} : { signal }),
     });
-    reducer.add(data);
+    filter.add(data);
   }
   return {
-    data: reducer.finish(),
+    data: filter.finish(),
     widthPx,
     heightPx,
     downsampleX: base!.widthPx / widthPx,
     downsampleY: base!.heightPx / heightPx,
   };
-}
-
-/** A picture made smaller by area: each output pixel is the mean of the source it covers. */
-export function reducePicture(picture: Picture, widthPx: number, heightPx: number): Picture {
-  const reducer = new AreaReducer(picture.widthPx, picture.heightPx, widthPx, heightPx);
-  reducer.add(picture.data);
-  return { data: reducer.finish(), widthPx, heightPx };
-}
-
-/** Reduces rows as they come: one row of sums is all that it holds beside the output. */
-class AreaReducer {
-  readonly #out: Uint8Array;
-  readonly #sums: Float32Array;
-  readonly #row: Float32Array;
-  #y = 0;
-  #outY = 0;
-
-  constructor(
-    readonly sourceWidth: number,
-    readonly sourceHeight: number,
-    readonly width: number,
-    readonly height: number,
-  ) {
-    this.#out = new Uint8Array(width * height * 3);
-    this.#sums = new Float32Array(width * 3);
-    this.#row = new Float32Array(width * 3);
-  }
-
-  /** Takes whole rows of RGB. */
-  add(data: Uint8Array): void {
-    const bytesPerRow = this.sourceWidth * 3;
-    const ratio = this.sourceHeight / this.height;
-    for (let at = 0; at + bytesPerRow <= data.length; at += bytesPerRow, this.#y++) {
-      this.#reduceRow(data, at);
-      // This row lies in [y, y + 1); output row o in [o · ratio, (o + 1) · ratio).
-      let top = this.#y;
-      while (this.#outY < this.height && top < this.#y + 1) {
-        const end = (this.#outY + 1) * ratio;
-        const bottom = Math.min(this.#y + 1, end);
-        const weight = bottom - top;
-        for (let i = 0; i < this.#sums.length; i++) this.#sums[i]! += weight * this.#row[i]!;
-        top = bottom;
-        // A row that ends within rounding of the output's end ends it.
-        if (end - bottom > 1e-6) break;
-        this.#emit(ratio);
-      }
-    }
-  }
-
-  finish(): Uint8Array {
-    while (this.#outY < this.height) this.#emit(this.sourceHeight / this.height);
-    return this.#out;
-  }
-
-  #emit(ratio: number): void {
-    const at = this.#outY * this.width * 3;
-    for (let i = 0; i < this.#sums.length; i++) this.#out[at + i] = this.#sums[i]! / ratio + 0.5;
-    this.#sums.fill(0);
-    this.#outY++;
-  }
-
-  #reduceRow(data: Uint8Array, at: number): void {
-    const ratio = this.sourceWidth / this.width;
-    const row = this.#row;
-    for (let x = 0; x < this.width; x++) {
-      const left = x * ratio, right = Math.min(this.sourceWidth, left + ratio);
-      let red = 0, green = 0, blue = 0;
-      for (let sx = Math.floor(left); sx < right - 1e-6; sx++) {
-        const weight = Math.min(sx + 1, right) - Math.max(sx, left);
-        const i = at + 3 * sx;
-        red += weight * data[i]!;
-        green += weight * data[i + 1]!;
-        blue += weight * data[i + 2]!;
-      }
-      row[3 * x] = red / ratio;
-      row[3 * x + 1] = green / ratio;
-      row[3 * x + 2] = blue / ratio;
-    }
-  }
 }

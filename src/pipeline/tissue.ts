@@ -1,6 +1,7 @@
 /** Overview to tissue mask: Otsu's threshold on colour, holes and specks removed. */
 
-import { type Overview, reducePicture } from "./overview.ts";
+import { reducePicture } from "../slide/area_filter.ts";
+import type { Overview } from "./overview.ts";
 
 /** Where there is tissue, on a grid over the whole slide. */
 export interface TissueMask {

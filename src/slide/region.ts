@@ -2,6 +2,7 @@
 
 import { CodecError, UnsupportedError } from "../errors.ts";
 import { TileDecoder } from "./codec.ts";
+import { AreaFilter } from "./area_filter.ts";
 import { levelProperties } from "./properties.ts";
 import type { Level, Picture, Properties, RawTile, Region, Slide } from "./slide.ts";
 
@@ -85,6 +86,9 @@ const TURN_MS = 50;
 function tileKey(name: number | string, column: number, row: number): string {
   return `${name}/${column}/${row}`;
 }
+
+/** Bytes of a level that are read at a time to be filtered to a coarser scale. */
+const STRIP_BYTES = 16 << 20;
 
 /** Decoded tiles, the least recently used dropped first. */
 class TileCache {
@@ -222,6 +226,7 @@ export class TiledSlide implements Slide {
   }
 
   async readRegion(region: Region): Promise<Picture> {
+    if (region.mpp !== undefined) return await this.#readAtMpp(region, region.mpp);
     const { level, x0Px, y0Px, widthPx, heightPx, signal } = region;
     const grid = this.#parts.levels[level];
     const at = this.levels[level];
@@ -237,6 +242,52 @@ export class TiledSlide implements Slide {
     const xPx = Math.round(x0Px / at.downsample);
     const yPx = Math.round(y0Px / at.downsample);
     return await this.#readGrid(grid, level, xPx, yPx, widthPx, heightPx, signal);
+  }
+
+  levelFor(mpp: number): number {
+    const { mppX, mppY } = this.#mpp();
+    if (!(mpp > 0)) throw new RangeError(`Cannot choose a level for ${mpp} µm/px`);
+    // A level whose scale differs in its last digits only is as fine as wanted.
+    const finest = mpp * (1 + 1e-3) / Math.max(mppX, mppY);
+    return Math.max(0, this.levels.findLastIndex(({ downsample }) => downsample <= finest));
+  }
+
+  #mpp(): { mppX: number; mppY: number } {
+    const { mppX, mppY = mppX } = this.properties;
+    if (mppX === undefined || mppY === undefined) {
+      throw new RangeError("Cannot read at a scale: the slide does not say its µm/px");
+    }
+    return { mppX, mppY };
+  }
+
+  /** Reads what the rectangle covers of the best level, and filters it by area. */
+  async #readAtMpp(region: Region, mpp: number): Promise<Picture> {
+    const { x0Px, y0Px, widthPx, heightPx, signal } = region;
+    const { mppX, mppY } = this.#mpp();
+    const level = this.levelFor(mpp);
+    const { downsample } = this.levels[level]!;
+    // Pixels of the level per pixel that is read, and where the rectangle begins in the level.
+    const ratioX = mpp / (mppX * downsample), ratioY = mpp / (mppY * downsample);
+    const left = x0Px / downsample, top = y0Px / downsample;
+    const xPx = Math.floor(left), yPx = Math.floor(top);
+    const filter = new AreaFilter({
+      sourceWidthPx: Math.ceil(left + widthPx * ratioX) - xPx,
+      widthPx,
+      heightPx,
+      ratioX,
+      ratioY,
+      shiftX: left - xPx,
+      shiftY: top - yPx,
+    });
+    const rows = Math.ceil(top + heightPx * ratioY) - yPx;
+    const width = Math.ceil(left + widthPx * ratioX) - xPx;
+    const perStrip = Math.max(1, Math.floor(STRIP_BYTES / (3 * width)));
+    for (let row = 0; row < rows; row += perStrip) {
+      const grid = this.#parts.levels[level]!;
+      const strip = Math.min(perStrip, rows - row);
+      filter.add((await this.#readGrid(grid, level, xPx, yPx + row, width, strip, signal)).data);
+    }
+    return { data: filter.finish(), widthPx, heightPx };
   }
 
   async rawTile(level: number, column: number, row: number): Promise<RawTile> {

@@ -88,18 +88,32 @@ export interface Picture {
   readonly heightPx: number;
 }
 
-/** A rectangle to read. */
-export interface Region {
-  /** Index into `Slide.levels`. */
-  readonly level: number;
+interface Rectangle {
   /** Corner in level-0 pixels, integers, may lie outside the slide. */
   readonly x0Px: number;
   readonly y0Px: number;
-  /** Size in the level's own pixels, integers of at least 1. */
+  /** Size in the pixels that are read, integers of at least 1. */
   readonly widthPx: number;
   readonly heightPx: number;
   readonly signal?: AbortSignal;
 }
+
+/** A rectangle in a level's own pixels. */
+export interface LevelRegion extends Rectangle {
+  /** Index into `Slide.levels`. */
+  readonly level: number;
+  readonly mpp?: undefined;
+}
+
+/** A rectangle at a scale: filtered by area from the level that `Slide.levelFor` names. */
+export interface ScaledRegion extends Rectangle {
+  /** Micrometres per pixel. */
+  readonly mpp: number;
+  readonly level?: undefined;
+}
+
+/** A rectangle to read, at a level or at a scale. */
+export type Region = LevelRegion | ScaledRegion;
 
 /** Properties that this project reads itself, beside OpenSlide's names with their values. */
 export interface Properties {
@@ -126,7 +140,7 @@ export interface Slide {
   /** The ICC profile of the colours of level 0, as the file holds it. */
   readonly icc: Uint8Array | undefined;
   /**
-   * Reads a rectangle at a level as interleaved RGB `[heightPx, widthPx, 3]`; outside the slide it
+   * Reads a rectangle at a level or a scale as interleaved RGB `[heightPx, widthPx, 3]`; outside the slide it
    * is the background.
    * @throws {RangeError} where the region makes no sense; {CodecError} where a tile cannot be
    *   decoded; {UnsupportedError} where no tile of the level can be; {SlideFormatError} where the
@@ -134,6 +148,11 @@ export interface Slide {
    *   reason where it is aborted.
    */
   readRegion(region: Region): Promise<Picture>;
+  /**
+   * The coarsest level that is at least as fine as wanted, else level 0.
+   * @param mpp micrometres per pixel. @throws {RangeError} where the slide does not say its own.
+   */
+  levelFor(mpp: number): number;
   /**
    * The undecoded bytes of one tile.
    * @throws {RangeError} where there is no such tile; {SlideFormatError} where the file places it

@@ -4,7 +4,7 @@ import { parseArgs } from "node:util";
 import { ConfigError } from "../errors.ts";
 import { writeWhole } from "../report/files.ts";
 import { openSlide } from "../slide/open.ts";
-import type { Picture, Region } from "../slide/slide.ts";
+import type { LevelRegion, Picture } from "../slide/slide.ts";
 import { parsing, runTool } from "./tool.ts";
 
 const USAGE = "deno task region SLIDE [--level N] [--x X] [--y Y] --width W --height H --out PNG";
@@ -23,7 +23,7 @@ Usage: ${USAGE}
   -h, --help  this text
 `;
 
-interface Arguments extends Region {
+interface Arguments extends LevelRegion {
   readonly path: string;
   readonly out: string;
 }
@@ -102,7 +102,7 @@ export async function runRegion(args: readonly string[]): Promise<string> {
   return `${width} × ${height} px of level ${region.level} saved to ${out}`;
 }
 
-async function readRegion(path: string, region: Region): Promise<Picture> {
+async function readRegion(path: string, region: LevelRegion): Promise<Picture> {
   const slide = await openSlide(path, { cacheBytes: 0 });
   try {
     return await slide.readRegion(region);

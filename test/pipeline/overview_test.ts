@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { OVERVIEW_SIDE_PX, overviewOf, reducePicture } from "../../src/pipeline/overview.ts";
+import { OVERVIEW_SIDE_PX, overviewOf } from "../../src/pipeline/overview.ts";
+import { reducePicture } from "../../src/slide/area_filter.ts";
 import type { Picture, Region, Slide } from "../../src/slide/slide.ts";
 import { bytes } from "../reference/random.ts";
 import { pictureSlide } from "../slide/picture_slide.ts";
@@ -45,7 +46,7 @@ function pyramid(levels: readonly Picture[]): Slide & { readonly reads: Region[]
       await Promise.resolve();
       region.signal?.throwIfAborted();
       reads.push(region);
-      const { data, widthPx, heightPx } = levels[region.level]!;
+      const { data, widthPx, heightPx } = levels[region.level!]!;
       assert.deepEqual([region.x0Px, region.widthPx], [0, widthPx]);
       const ratio = (base!.widthPx / widthPx + base!.heightPx / heightPx) / 2;
       const top = Math.round(region.y0Px / ratio);
