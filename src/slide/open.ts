@@ -9,11 +9,16 @@ import { isFolder, openDicomFile, openDicomFolder, openDicomZip } from "./dicom_
 import { isGenericTiff, openGenericTiff } from "./generic.ts";
 import { isHamamatsu, openHamamatsu, readNdpi } from "./hamamatsu.ts";
 import { isPhilips, openPhilips } from "./philips.ts";
+import { isLeica, openLeica } from "./leica.ts";
+import { isOme, openOme } from "./ome.ts";
+import { refuseFolder, refuseKnown } from "./refused.ts";
 import { type SlideParts, TiledSlide, type TiledSlideOptions } from "./region.ts";
 import type { Slide } from "./slide.ts";
 import { FileSource, type Source } from "./source.ts";
 import type { HttpSourceOptions } from "./source_http.ts";
 import { readTiff, type TiffDirectory } from "./tiff.ts";
+import { isTrestle, openTrestle } from "./trestle.ts";
+import { isVentana, openVentana } from "./ventana.ts";
 import { isZip } from "./zip.ts";
 
 /** TIFF's dialects, the most particular first. */
@@ -24,6 +29,10 @@ const TIFF_FORMATS: readonly {
   { is: isHamamatsu, open: openHamamatsu },
   { is: isAperio, open: openAperio },
   { is: isPhilips, open: openPhilips },
+  { is: isLeica, open: openLeica },
+  { is: isVentana, open: openVentana },
+  { is: isTrestle, open: openTrestle },
+  { is: isOme, open: openOme },
   { is: isGenericTiff, open: openGenericTiff },
 ];
 
@@ -47,6 +56,7 @@ export async function openSlide(
 ): Promise<Slide> {
   const path = pathOf(location);
   if (path !== undefined && isFolder(path)) {
+    refuseFolder(path);
     return new TiledSlide(await openDicomFolder(path), options);
   }
   const source = await openSource(location, options);
@@ -61,6 +71,7 @@ export async function openSlide(
     if (isDicom(head)) return new TiledSlide(await openDicomFile(source, path), options);
     if (isZip(head)) return new TiledSlide(await openDicomZip(source, options.workDir), options);
     const directories = await readNdpi(source) ?? await readTiff(source);
+    if (directories === undefined) await refuseKnown(source);
     const format = directories && TIFF_FORMATS.find(({ is }) => is(directories));
     if (directories === undefined || format === undefined) {
       throw new SlideFormatError(
