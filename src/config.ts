@@ -49,6 +49,8 @@ export interface CommonConfig {
   readonly nucleiThreshold: number | undefined;
   /** Threads that decode tiles beside the main one; 0 decodes on the main thread. */
   readonly decoders: number;
+  /** A tile that cannot be decoded ends the run, or is background and counted in the results. */
+  readonly onBadTile: "throw" | "background";
 }
 
 export interface DevelopmentConfig extends CommonConfig {
@@ -75,6 +77,8 @@ export interface ProductionConfig extends CommonConfig {
   readonly credentials: Credentials;
   /** Presigned for PUT. */
   readonly debugFileUploadUrl: Secret | undefined;
+  /** Whether the slide is read from its URL as it goes; false downloads it first. */
+  readonly stream: boolean;
   /** Where a downloaded slide lies while it is read. */
   readonly workDir: string;
 }
@@ -127,9 +131,14 @@ export const VARIABLES: readonly {
     meaning: "presigned URL for PUT of a zip with log, picture and results",
   },
   {
+    name: "STREAM",
+    when: "production",
+    meaning: "1 (default): reads the slide from its URL as it goes; 0: downloads it first",
+  },
+  {
     name: "WORK_DIR",
     when: "production",
-    meaning: "where the slide is downloaded (default the system's temporary folder)",
+    meaning: "where a slide is downloaded (default the system's temporary folder)",
   },
   { name: "INPUT", when: "development", meaning: "the slide's path" },
   {
@@ -158,6 +167,12 @@ export const VARIABLES: readonly {
     name: "DECODERS",
     when: "both",
     meaning: "threads that decode tiles, 0 to 64 (default the cores, at most 8)",
+  },
+  {
+    name: "ON_BAD_TILE",
+    when: "both",
+    meaning:
+      "throw (default): a tile that cannot be decoded ends the run; background: it is filled and counted",
   },
   {
     name: "DEADLINE_MINUTES",
@@ -210,6 +225,10 @@ const common = {
     "info",
   ),
   DECODERS: v.optional(number(0, 64, true)),
+  ON_BAD_TILE: v.optional(
+    v.picklist(["throw", "background"], "must be throw or background"),
+    "throw",
+  ),
 };
 
 const developmentSchema = v.object({
@@ -241,6 +260,7 @@ const productionSchema = v.object({
   API_KEY_SECRET: v.optional(text("a secret")),
   API_URL: v.optional(httpUrl),
   DEBUG_FILE_UPLOAD_URL: v.optional(httpUrl),
+  STREAM: v.optional(v.picklist(["0", "1"], "must be 0 or 1"), "1"),
   WORK_DIR: v.optional(path),
 });
 
@@ -300,6 +320,7 @@ export function readConfig(
     deadlineMinutes: env.DEADLINE_MINUTES,
     logLevel: env.LOG_LEVEL,
     decoders: env.DECODERS ?? Math.min(8, machine.cores),
+    onBadTile: env.ON_BAD_TILE,
   });
 
   if (dev === "1") {
@@ -339,6 +360,7 @@ export function readConfig(
     debugFileUploadUrl: parsed.DEBUG_FILE_UPLOAD_URL === undefined
       ? undefined
       : new Secret(parsed.DEBUG_FILE_UPLOAD_URL),
+    stream: parsed.STREAM === "1",
     workDir: parsed.WORK_DIR ?? machine.tempDir,
   };
 }

@@ -109,6 +109,7 @@ Deno.test("readConfig() takes what the platform sets, secrets as such", () => {
       apiUrl: config.apiUrl,
       classifier: config.classifier,
       scanIsZip: config.scanIsZip,
+      stream: config.stream,
       workDir: config.workDir,
       kind: config.credentials.kind,
       upload: config.debugFileUploadUrl,
@@ -119,6 +120,7 @@ Deno.test("readConfig() takes what the platform sets, secrets as such", () => {
       apiUrl: "https://api.app.techcyte.com/api/v3",
       classifier: "nuclei",
       scanIsZip: false,
+      stream: true,
       workDir: "/tmp",
       kind: "jwt",
       upload: undefined,
@@ -174,6 +176,7 @@ const WRONG: Record<string, readonly string[]> = {
   API_KEY_SECRET: ["TOP SECRET"],
   API_URL: ["nonsense", "ftp://host"],
   DEBUG_FILE_UPLOAD_URL: ["nonsense"],
+  STREAM: ["2", "yes", "on"],
   WORK_DIR: ["a\0b"],
 };
 const WRONG_IN_BOTH: Record<string, readonly string[]> = {

@@ -13,7 +13,10 @@ import type { Log } from "../log.ts";
 import { type Results, serializeResults } from "../results/schema.ts";
 import { TechcyteClient } from "../techcyte/client.ts";
 import { uploadDebugFiles } from "../techcyte/debug_upload.ts";
+import type { Source } from "../slide/source.ts";
 import { downloadSlide } from "../slide/source_download.ts";
+import { HttpSource } from "../slide/source_http.ts";
+import { FETCHED } from "./progress.ts";
 
 /** What production needs of a run. */
 export interface ProductionRun {
@@ -25,14 +28,14 @@ export interface ProductionRun {
   /** Finds the GPU and prints the smoke test. */
   startGpu(): Promise<Gpu | undefined>;
   /** Opens the slide and classifies it; the results are checked. */
-  classify(location: string, gpu: Gpu | undefined): Promise<Results>;
+  classify(location: string | Source, gpu: Gpu | undefined): Promise<Results>;
   /** Writes result.png and result.json into OUTPUT_DIR, each whole or not at all. */
-  writeOutputs(location: string, results: Results): Promise<void>;
+  writeOutputs(location: string | Source, results: Results): Promise<void>;
 }
 
 /**
- * Downloads, classifies and posts. The slide is deleted and the debug files are uploaded whatever
- * happens.
+ * Classifies the slide at the URL, read as it goes or downloaded first, and posts. What was
+ * downloaded is deleted and the debug files are uploaded whatever happens.
  * @throws {SourceError} where the slide cannot be had, {TechcyteError} where the results cannot be
  *   posted (they are printed then), what `classify` throws, and {InterruptedError} where the run was
  *   told to stop; then nothing is posted that was not on its way.
@@ -40,7 +43,7 @@ export interface ProductionRun {
 export async function production(config: ProductionConfig, run: ProductionRun): Promise<void> {
   let failure: unknown;
   try {
-    const results = await classifyDownload(config, run);
+    const results = await classifyScan(config, run);
     await post(config, run, results);
   } catch (error) {
     failure = error;
@@ -50,19 +53,13 @@ export async function production(config: ProductionConfig, run: ProductionRun): 
   }
 }
 
-async function classifyDownload(config: ProductionConfig, run: ProductionRun): Promise<Results> {
+async function classifyScan(config: ProductionConfig, run: ProductionRun): Promise<Results> {
   const gpu = await run.startGpu();
-  const { path } = await downloadSlide({
-    url: config.scanUrl,
-    workDir: config.workDir,
-    signal: run.signal,
-    log: run.log,
-    progress: (done, total, what) => run.progress(done, total, what),
-  });
+  const { location, free } = await (config.stream ? stream : download)(config, run);
   try {
-    const results = await run.classify(path, gpu);
+    const results = await run.classify(location, gpu);
     try {
-      await run.writeOutputs(path, results);
+      await run.writeOutputs(location, results);
     } catch (error) {
       run.signal.throwIfAborted();
       // The post is what the platform waits for; a full or missing folder must not cost it.
@@ -71,8 +68,47 @@ async function classifyDownload(config: ProductionConfig, run: ProductionRun): P
     gpu?.close();
     return results;
   } finally {
-    await rm(path, { force: true });
+    await free();
   }
+}
+
+/** A slide that can be opened, until it is freed. */
+interface Scan {
+  readonly location: string | Source;
+  free(): Promise<void>;
+}
+
+/** The slide where it lies, read as it goes. */
+async function stream(config: ProductionConfig, run: ProductionRun): Promise<Scan> {
+  const source = await HttpSource.open(config.scanUrl, {
+    workDir: config.workDir,
+    signal: run.signal,
+    log: run.log,
+    onProgress: (fetched, total) => run.progress(fetched, total, FETCHED),
+  });
+  return {
+    location: source,
+    async free() {
+      await source.close();
+      const { requests, bytesFetched, sizeBytes } = source;
+      run.log.info(
+        `Fetched ${(bytesFetched / 1e6).toFixed(1)} of ${(sizeBytes / 1e6).toFixed(1)} MB in ` +
+          `${requests} requests`,
+      );
+    },
+  };
+}
+
+/** The slide in a file. */
+async function download(config: ProductionConfig, run: ProductionRun): Promise<Scan> {
+  const { path } = await downloadSlide({
+    url: config.scanUrl,
+    workDir: config.workDir,
+    signal: run.signal,
+    log: run.log,
+    progress: (done, total, what) => run.progress(done, total, what),
+  });
+  return { location: path, free: () => rm(path, { force: true }) };
 }
 
 async function post(

@@ -11,9 +11,16 @@ export interface Progress {
   stop(): void;
 }
 
+/**
+ * Of a slide that is read from its URL: as many as the work needs, which no one knows. It goes
+ * beside what the work says of itself.
+ */
+export const FETCHED = "bytes fetched";
+
 /** "3 of 7 tiles"; bytes as megabytes. */
 function amount(done: number, total: number, what: string): string {
   const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
+  if (what === FETCHED) return `${megabytes(done)} of ${megabytes(total)} MB fetched`;
   return what === "bytes"
     ? `${megabytes(done)} of ${megabytes(total)} MB`
     : `${done} of ${total} ${what}`;
@@ -23,9 +30,20 @@ function amount(done: number, total: number, what: string): string {
 export function logProgress(log: Log, now: () => number = () => performance.now()): Progress {
   const known = new Map<string, { startMs: number; startDone: number; ended: boolean }>();
   let shownMs = -Infinity;
+  let fetched = "";
   return {
     update(done, total, what) {
       if (!(total > 0)) return;
+      if (what === FETCHED) {
+        const line = amount(done, total, what);
+        const alone = known.values().every(({ ended }) => ended);
+        if (alone && now() - shownMs >= LINE_INTERVAL_MS) {
+          shownMs = now();
+          log.info(line);
+        }
+        fetched = `; ${line}`;
+        return;
+      }
       let thing = known.get(what);
       const first = thing === undefined;
       if (thing === undefined) {
@@ -39,7 +57,8 @@ export function logProgress(log: Log, now: () => number = () => performance.now(
       const left = gained > 0 && done < total
         ? `, about ${Math.ceil(passedMs / 1000 / gained * (total - done))} s left`
         : "";
-      log.info(`${amount(done, total, what)} (${Math.floor(100 * done / total)} %)${left}`);
+      const share = Math.floor(100 * done / total);
+      log.info(`${amount(done, total, what)} (${share} %)${left}${fetched}`);
     },
     stop() {},
   };
@@ -49,6 +68,7 @@ export function logProgress(log: Log, now: () => number = () => performance.now(
 export async function barProgress(): Promise<Progress> {
   const { default: { Presets, SingleBar } } = await import("cli-progress");
   let bar: InstanceType<typeof SingleBar> | undefined;
+  let fetched = "";
   const stop = () => {
     bar?.stop();
     bar = undefined;
@@ -56,16 +76,21 @@ export async function barProgress(): Promise<Progress> {
   return {
     update(done, total, what) {
       if (!(total > 0)) return;
+      if (what === FETCHED) {
+        fetched = `; ${amount(done, total, what)}`;
+        return;
+      }
+      const text = amount(done, total, what) + fetched;
       if (bar === undefined) {
         bar = new SingleBar({
           format: "{bar} {percentage} % | {amount} | {eta_formatted} left",
           hideCursor: true,
           clearOnComplete: false,
         }, Presets.shades_classic);
-        bar.start(total, done, { amount: amount(done, total, what) });
+        bar.start(total, done, { amount: text });
       }
       bar.setTotal(total);
-      bar.update(done, { amount: amount(done, total, what) });
+      bar.update(done, { amount: text });
       if (done >= total) stop();
     },
     stop,

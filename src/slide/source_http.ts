@@ -53,7 +53,7 @@ export interface HttpSourceOptions {
 
 /** The first request's bytes: a TIFF's or DICOM's header, all of a small file's. */
 const HEAD_BYTES = 64 << 10;
-/** The last bytes, fetched with the first: an SVS's last directories, a zip's list. */
+/** The last bytes, fetched with the first header that the head does not hold: an SVS's last directories. */
 const TAIL_BYTES = 128 << 10;
 /** A read below this is of a header, and what follows it is read next. */
 const SMALL_READ_BYTES = 8 << 10;
@@ -214,6 +214,8 @@ export class HttpSource implements Source {
   readonly #segments: Segment[] = [];
   #cachedBytes = 0;
   #clock = 0;
+  /** Whether the last bytes were asked for. */
+  #hasTail = false;
   /** Segments that no request has yet. */
   #wanted: Segment[] = [];
   #turn: ReturnType<typeof setTimeout> | undefined;
@@ -235,7 +237,7 @@ export class HttpSource implements Source {
   }
 
   /**
-   * Opens an object; its first and last bytes are fetched.
+   * Opens an object; its first bytes are fetched.
    * @throws {SourceError} where it cannot be had: refused, expired, still failing after the last try;
    *   the signal's reason where it is aborted.
    */
@@ -320,18 +322,16 @@ export class HttpSource implements Source {
     this.#start(request);
     await this.#running.get(request);
     if (head.failure !== undefined) throw head.failure.error;
-    if (this.#spooled !== undefined || this.sizeBytes <= HEAD_BYTES) return;
-    // Goes with the next read, which is of the directory that the head names.
-    this.#cover(Math.max(HEAD_BYTES, this.sizeBytes - TAIL_BYTES), this.sizeBytes);
   }
 
   async #fill(data: Uint8Array, offset: number, signal: AbortSignal | undefined): Promise<void> {
     const end = offset + data.byteLength;
-    const segments = this.#cover(
-      offset,
-      end,
-      data.byteLength < SMALL_READ_BYTES ? READ_AHEAD_BYTES : 0,
-    );
+    const isSmall = data.byteLength < SMALL_READ_BYTES;
+    const segments = this.#cover(offset, end, isSmall ? READ_AHEAD_BYTES : 0);
+    if (isSmall && !this.#hasTail && this.#wanted.length > 0) {
+      this.#hasTail = true;
+      this.#cover(Math.max(0, this.sizeBytes - TAIL_BYTES), this.sizeBytes);
+    }
     for (const segment of segments) segment.readers++;
     try {
       for (const segment of segments) {

@@ -128,14 +128,50 @@ Deno.test("main.ts takes a slide from its URL to posted results, exit 0", () =>
     assert.deepEqual(JSON.parse(Deno.readTextFileSync(`${outputDir}/result.json`)), DOCUMENT);
     const files = await unzip(server.uploads[0]!);
     assert.deepEqual([...files.keys()], ["log.txt", "config.json", "result.png", "result.json"]);
+    assert.match(files.get("log.txt")!, /INFO Fetched 0\.8 of 0\.8 MB in \d requests/);
+  }));
+
+Deno.test("main.ts downloads the slide first where STREAM is 0, exit 0", () =>
+  scene(async ({ server, run }) => {
+    succeeded(await run({ STREAM: "0" }), server);
+    assert.deepEqual(server.ranged, ["bytes=0-"]);
+    const files = await unzip(server.uploads[0]!);
     assert.match(files.get("log.txt")!, /INFO Downloaded 0\.8 MB/);
+  }));
+
+Deno.test("main.ts outlives 503, a cut body, 429 and a lost answer while it streams, exit 0", () =>
+  scene(async ({ server, run }) => {
+    server.slideFaults.push(
+      { status: 503 },
+      { cutAfterBytes: 30_000 },
+      { status: 429, headers: { "retry-after": "1" } },
+    );
+    server.postFaults.push({ written: true, answer: "lost" });
+    succeeded(await run(), server);
+    assert.deepEqual(server.ranged.slice(0, 4), [
+      "bytes=0-65535",
+      "bytes=0-65535",
+      "bytes=30000-65535",
+      "bytes=30000-65535",
+    ]);
+  }));
+
+Deno.test("main.ts says that the slide changed while it streamed, exit 3", () =>
+  scene(async ({ server, run }) => {
+    const other = SLIDE.slice();
+    other[4000] = 255 - other[4000]!;
+    server.slideFaults.push({ cutAfterBytes: 30_000, after: () => server.replaceSlide(other) });
+    const { code, stderr } = await run({ CLASSIFIER: "grid" });
+    assert.equal(code, 3, stderr);
+    assert.match(stderr, /error: Cannot read ".*\/slide": it changed while it was read/);
+    assert.deepEqual(server.documents, []);
   }));
 
 Deno.test("main.ts outlives 503, bodies cut at a third and two thirds, and a lost answer, exit 0", () =>
   scene(async ({ server, run }) => {
     server.slideFaults.push({ status: 503 }, { cutAt: 1 / 3 }, { cutAt: 2 / 3 });
     server.postFaults.push({ written: true, answer: "lost" });
-    succeeded(await run(), server);
+    succeeded(await run({ STREAM: "0" }), server);
     assert.deepEqual(server.ranged, [
       "bytes=0-",
       "bytes=0-",
@@ -154,7 +190,7 @@ Deno.test("main.ts outlives an object that changes, a slow drip and a token that
       { dripBytes: 20_000 },
     );
     server.postFaults.push({ written: false, answer: 401 });
-    const key = { API_KEY_ID: API_KEY.id, API_KEY_SECRET: API_KEY.secret };
+    const key = { API_KEY_ID: API_KEY.id, API_KEY_SECRET: API_KEY.secret, STREAM: "0" };
     succeeded(await run(key), server);
     assert.equal(server.requests.filter((request) => /token$/.test(request)).length, 2);
   }));
@@ -188,10 +224,25 @@ Deno.test("main.ts says that a signature has expired, exit 3", () =>
     server.slideFaults.push({ status: 403, code: "AccessDenied", message: "Request has expired" });
     const { code, stderr } = await run();
     assert.equal(code, 3);
-    assert.match(stderr, /error: Cannot download ".*\/slide": its signature has expired \(403\)/);
+    assert.match(
+      stderr,
+      /error: Cannot read ".*\/slide": its signature has expired \(403, 0 bytes/,
+    );
     assert.deepEqual(server.documents, []);
     const files = await unzip(server.uploads[0]!);
     assert.deepEqual([...files.keys()], ["log.txt", "config.json", "error.txt"]);
+  }));
+
+Deno.test("main.ts says that a signature expired in the middle, exit 3", () =>
+  scene(async ({ server, run }) => {
+    server.slideFaults.push({ cutAfterBytes: 30_000, after: () => server.expired = true });
+    const { code, stderr } = await run({ DEBUG_FILE_UPLOAD_URL: undefined });
+    assert.equal(code, 3, stderr);
+    assert.match(
+      stderr,
+      /error: Cannot read ".*\/slide": its signature has expired \(403, 30000 bytes of 0\.8 MB/,
+    );
+    assert.deepEqual(server.documents, []);
   }));
 
 Deno.test("main.ts refuses what is no slide, exit 3", () =>
@@ -216,7 +267,7 @@ Deno.test("main.ts prints and keeps the document where its token is refused, exi
 
 Deno.test("main.ts stops at SIGTERM and posts nothing, exit 6", () =>
   scene(async ({ server, run }) => {
-    server.slideFaults.push({ stallAfterBytes: 300_000 });
+    server.slideFaults.push({ stallAfterBytes: 30_000 });
     const { code, stderr } = await run({}, async (process) => {
       await asked(server, /GET \/bucket\/slide/);
       process.kill("SIGTERM");
@@ -229,7 +280,7 @@ Deno.test("main.ts stops at SIGTERM and posts nothing, exit 6", () =>
 
 Deno.test("main.ts stops at its deadline and posts nothing, exit 6", () =>
   scene(async ({ server, run }) => {
-    server.slideFaults.push({ stallAfterBytes: 300_000 });
+    server.slideFaults.push({ stallAfterBytes: 30_000 });
     const { code, stderr } = await run({ DEADLINE_MINUTES: "0.03" });
     assert.equal(code, 6, stderr);
     assert.match(stderr, /error: Cannot go on: the deadline of 0\.03 minutes has come/);

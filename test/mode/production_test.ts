@@ -5,9 +5,12 @@ import { type ProductionConfig, Secret } from "../../src/config.ts";
 import { InterruptedError, ResultsError, SourceError, TechcyteError } from "../../src/errors.ts";
 import { production, type ProductionRun } from "../../src/mode/production.ts";
 import type { Results } from "../../src/results/schema.ts";
+import { openSlide } from "../../src/slide/open.ts";
+import type { Source } from "../../src/slide/source.ts";
 import { ContractServer, JWT, unzip } from "../techcyte/contract_server.ts";
 import { productionConfig } from "../techcyte/production_config.ts";
 import { recordingLog } from "../techcyte/recording_log.ts";
+import { tinySlide } from "./tiny_slide.ts";
 
 const SLIDE = new TextEncoder().encode("a slide, as far as these tests look");
 const RESULTS: Results = {
@@ -76,32 +79,109 @@ async function scene(run: (scene: Scene) => Promise<void>): Promise<void> {
   }
 }
 
-Deno.test("production() downloads, classifies, writes, posts and uploads, in that order", () =>
-  scene(async ({ server, produce, printed, zip }) => {
-    const steps: string[] = [];
+/** All bytes of a slide that was downloaded, or lies at its URL. */
+async function bytesOf(location: string | Source): Promise<Buffer> {
+  if (typeof location === "string") return readFileSync(location);
+  return Buffer.from(await location.read(0, location.sizeBytes));
+}
+
+for (const stream of [true, false]) {
+  const reads = stream ? "streams" : "downloads";
+  Deno.test(`production() ${reads}, classifies, writes, posts and uploads, in that order`, () =>
+    scene(async ({ server, produce, printed, zip }) => {
+      const steps: string[] = [];
+      await produce({
+        startGpu: () => Promise.resolve(void steps.push("gpu")),
+        async classify(location) {
+          assert.equal(typeof location, stream ? "object" : "string");
+          assert.deepEqual(await bytesOf(location), Buffer.from(SLIDE));
+          steps.push("classify");
+          return RESULTS;
+        },
+        async writeOutputs(location) {
+          assert.ok((await bytesOf(location)).length > 0, "the picture needs the slide");
+          assert.deepEqual(server.documents, []);
+          steps.push("write");
+        },
+      }, { stream });
+      assert.deepEqual(steps, ["gpu", "classify", "write"]);
+      assert.deepEqual(server.requests, [
+        "GET /bucket/slide",
+        "POST /api/v3/external/results/dGFzazoxODU4MzU%3D",
+        "PUT /bucket/debug.zip",
+      ]);
+      assert.deepEqual(server.documents, [RESULTS]);
+      assert.equal(printed(), `Results posted to ${server.apiUrl}\n`);
+      assert.deepEqual([...(await zip()).keys()], ["log.txt", "config.json"]);
+    }));
+
+  Deno.test(`production() ${reads} from a server that knows no ranges`, () =>
+    scene(async ({ server, produce }) => {
+      server.ranges = false;
+      await produce({
+        async classify(location) {
+          assert.deepEqual(await bytesOf(location), Buffer.from(SLIDE));
+          return RESULTS;
+        },
+      }, { stream });
+      assert.deepEqual(server.documents, [RESULTS]);
+    }));
+}
+
+Deno.test("production() says how much of the slide it fetched, and closes it", () =>
+  scene(async ({ server, produce, zip }) => {
+    server.replaceSlide(tinySlide());
+    const progress: string[] = [];
+    let source: string | Source = "";
     await produce({
-      startGpu: () => Promise.resolve(void steps.push("gpu")),
-      classify(location) {
-        assert.deepEqual(readFileSync(location), Buffer.from(SLIDE));
-        steps.push("classify");
-        return Promise.resolve(RESULTS);
+      async classify(location) {
+        source = location;
+        const slide = await openSlide(location);
+        await slide.readRegion({ level: 0, x0Px: 0, y0Px: 0, widthPx: 9, heightPx: 9 });
+        return RESULTS;
       },
-      writeOutputs(location) {
-        assert.ok(readFileSync(location).length > 0, "the picture needs the slide");
-        assert.deepEqual(server.documents, []);
-        steps.push("write");
-        return Promise.resolve();
+      progress: (done, total, what) => progress.push(`${done} of ${total} ${what}`),
+    });
+    assert.equal(progress.at(-1), `${server.slideBytes} of 786944 bytes fetched`);
+    assert.ok(server.slideBytes < 786_944 / 2, `${server.slideBytes}`);
+    assert.match((await zip()).get("log.txt")!, /INFO Fetched 0\.\d of 0\.8 MB in \d requests\n/);
+    assert.ok(typeof source === "object");
+    await assert.rejects((source as Source).read(0, 1), /it is closed$/);
+  }));
+
+Deno.test("production() posts nothing where the URL expires in the middle", () =>
+  scene(async ({ server, produce, printed, zip }) => {
+    server.replaceSlide(tinySlide());
+    const expired = produce({
+      async classify(location) {
+        const slide = await openSlide(location);
+        server.expired = true;
+        await slide.readRegion({ level: 0, x0Px: 0, y0Px: 0, widthPx: 512, heightPx: 512 });
+        return RESULTS;
+      },
+    }, { debugFileUploadUrl: undefined });
+    await assert.rejects(expired, (error) => {
+      assert.ok(error instanceof SourceError && error.expired);
+      assert.match(
+        error.message,
+        /^Cannot read "http:[^?]*\/slide": its signature has expired \(403, 65536 bytes of 0\.8 MB fetched\); start the task again for a fresh URL$/,
+      );
+      return true;
+    });
+    assert.deepEqual(server.documents, []);
+    assert.equal(printed(), "");
+
+    // The picture is worth less than the results.
+    server.expired = false;
+    await produce({
+      async writeOutputs(location) {
+        const slide = await openSlide(location);
+        server.slideFaults.push({ status: 403, message: "Request has expired" });
+        await slide.readRegion({ level: 0, x0Px: 0, y0Px: 0, widthPx: 512, heightPx: 512 });
       },
     });
-    assert.deepEqual(steps, ["gpu", "classify", "write"]);
-    assert.deepEqual(server.requests, [
-      "GET /bucket/slide",
-      "POST /api/v3/external/results/dGFzazoxODU4MzU%3D",
-      "PUT /bucket/debug.zip",
-    ]);
     assert.deepEqual(server.documents, [RESULTS]);
-    assert.equal(printed(), `Results posted to ${server.apiUrl}\n`);
-    assert.deepEqual([...(await zip()).keys()], ["log.txt", "config.json"]);
+    assert.match((await zip()).get("log.txt")!, /its signature has expired .*posted nevertheless/);
   }));
 
 Deno.test("production() prints the document where it cannot be posted", () =>
@@ -123,7 +203,7 @@ Deno.test("production() posts although the outputs cannot be written", () =>
     assert.match((await zip()).get("log.txt")!, /ERROR Cannot write "\/output"; the results are/);
   }));
 
-Deno.test("production() does not classify a slide that cannot be downloaded", () =>
+Deno.test("production() does not classify a slide that cannot be had", () =>
   scene(async ({ server, produce, zip }) => {
     server.expired = true;
     const classify = () => assert.fail("it classified");
@@ -177,14 +257,14 @@ Deno.test("production() ends as it would where the debug files cannot be uploade
     await assert.rejects(produce(), SourceError);
   }));
 
-Deno.test("production() downloads and classifies what SCAN_URL_ZIP names", () =>
+Deno.test("production() classifies what SCAN_URL_ZIP names", () =>
   scene(async ({ server, produce }) => {
     let classified = false;
     await produce({
-      classify(location) {
-        assert.deepEqual(readFileSync(location), Buffer.from(SLIDE));
+      async classify(location) {
+        assert.deepEqual(await bytesOf(location), Buffer.from(SLIDE));
         classified = true;
-        return Promise.resolve(RESULTS);
+        return RESULTS;
       },
     }, { scanIsZip: true });
     assert(classified);

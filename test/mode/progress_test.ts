@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { logProgress } from "../../src/mode/progress.ts";
+import { FETCHED, logProgress } from "../../src/mode/progress.ts";
 import type { Log } from "../../src/log.ts";
 
 /** Progress in a log, with a clock that goes only when it is told to. */
@@ -68,4 +68,24 @@ Deno.test("logProgress() writes nothing where there is nothing to do", () => {
   progress.update(0, 0, "tiles");
   progress.update(NaN, NaN, "tiles");
   assert.deepEqual(lines, []);
+});
+
+Deno.test("logProgress() writes bytes fetched beside what they are fetched for, and alone before it", () => {
+  const { lines, progress, pass } = scene();
+  progress.update(1_000_000, 90_000_000, FETCHED);
+  progress.update(2_000_000, 90_000_000, FETCHED);
+  pass(6000);
+  progress.update(2_500_000, 90_000_000, FETCHED);
+  for (let done = 0; done <= 10; done++) {
+    progress.update(3_000_000 + done * 1e6, 90_000_000, FETCHED);
+    progress.update(done, 10, "tiles");
+    pass(1000);
+  }
+  assert.deepEqual(lines, [
+    "1.0 of 90.0 MB fetched",
+    "2.5 of 90.0 MB fetched",
+    "0 of 10 tiles (0 %); 3.0 of 90.0 MB fetched",
+    "5 of 10 tiles (50 %), about 5 s left; 8.0 of 90.0 MB fetched",
+    "10 of 10 tiles (100 %); 13.0 of 90.0 MB fetched",
+  ]);
 });
