@@ -115,6 +115,7 @@ export class Run {
       const { config } = this;
       slide = await openSlide(location, {
         decoders: config.decoders,
+        onBadTile: config.onBadTile,
         ...(config.mode === "production" ? { workDir: config.workDir } : {}),
       });
       this.#slides.set(location, slide);
@@ -145,12 +146,12 @@ export class Run {
       progress: (done, total, what) => this.progress(done, total, what),
       keep: (partial) => kept = partial,
     };
-    this.signal.throwIfAborted();
-    const watchdog = startWatchdog(
+    const watchdog = await startWatchdog(
       Math.max(0, this.#deadlineAtMs - Date.now()),
       INTERRUPTED,
     );
     try {
+      this.signal.throwIfAborted();
       const results = await this.#untilInterrupted(
         (async () => await processImage(slide, context))(),
       );
@@ -159,7 +160,7 @@ export class Run {
         kept = results ?? kept;
         throw this.signal.reason;
       }
-      return checkResults(results);
+      return withBadTiles(checkResults(results), slide, this.log);
     } catch (error) {
       this.#failed = true;
       if (this.signal.aborted) {
@@ -259,6 +260,13 @@ export class Run {
       });
     }
   }
+}
+
+/** Says in the document how many tiles were filled, since what lay on them was not looked at. */
+function withBadTiles(results: Results, { badTiles }: Slide, log: Log): Results {
+  if (badTiles === 0) return results;
+  log.warn(`${badTiles} tiles could not be decoded and were taken as background`);
+  return { ...results, caseResults: { ...results.caseResults, unreadableTiles: badTiles } };
 }
 
 /** Errors that say themselves what went wrong: see errors.ts and kernels/errors.ts. */

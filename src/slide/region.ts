@@ -69,6 +69,8 @@ export interface TiledSlideOptions {
   readonly decoders?: number;
   /** Bytes of decoded tiles that are kept for regions that overlap. */
   readonly cacheBytes?: number;
+  /** A tile that cannot be decoded: "throw" (default) a CodecError, or fill and count it. */
+  readonly onBadTile?: "throw" | "background";
 }
 
 /** Tiles of one region that are read or decoded at a time, fewer where they are large. */
@@ -185,13 +187,18 @@ export class TiledSlide implements Slide {
   readonly #parts: SlideParts;
   readonly #decoder: TileDecoder;
   readonly #cache: TileCache;
+  readonly #onBadTile: "throw" | "background";
+  /** Tiles that were filled since they could not be decoded, each once. */
+  readonly #badTiles = new Set<string>();
 
-  constructor(parts: SlideParts, { decoders = 0, cacheBytes = 24 << 20 }: TiledSlideOptions = {}) {
+  constructor(parts: SlideParts, options: TiledSlideOptions = {}) {
+    const { decoders = 0, cacheBytes = 24 << 20, onBadTile = "throw" } = options;
     const [largest] = parts.levels;
     if (largest === undefined) throw new RangeError("Cannot make a slide without levels");
     this.#parts = parts;
     this.#decoder = new TileDecoder(decoders);
     this.#cache = new TileCache(cacheBytes);
+    this.#onBadTile = onBadTile;
     this.format = parts.format;
     this.background = parts.background;
     this.icc = parts.icc;
@@ -242,6 +249,10 @@ export class TiledSlide implements Slide {
     const xPx = Math.round(x0Px / at.downsample);
     const yPx = Math.round(y0Px / at.downsample);
     return await this.#readGrid(grid, level, xPx, yPx, widthPx, heightPx, signal);
+  }
+
+  get badTiles(): number {
+    return this.#badTiles.size;
   }
 
   levelFor(mpp: number): number {
@@ -447,6 +458,10 @@ export class TiledSlide implements Slide {
       return tile;
     } catch (cause) {
       if (!(cause instanceof CodecError)) throw cause;
+      if (this.#onBadTile === "background") {
+        this.#badTiles.add(key);
+        return undefined;
+      }
       const where = typeof name === "number" ? `level ${name}` : `the ${name}`;
       throw new CodecError(
         `Cannot decode tile (${column}, ${row}) of ${where}: ${

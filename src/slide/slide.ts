@@ -153,6 +153,8 @@ export interface Slide {
    * @param mpp micrometres per pixel. @throws {RangeError} where the slide does not say its own.
    */
   levelFor(mpp: number): number;
+  /** Tiles that could not be decoded and were filled with background, where the slide was opened so. */
+  readonly badTiles: number;
   /**
    * The undecoded bytes of one tile.
    * @throws {RangeError} where there is no such tile; {SlideFormatError} where the file places it

@@ -132,7 +132,7 @@ Deno.test("classifyNuclei() gives positions in level-0 pixels on any level of a 
   const slide: Slide = {
     ...large,
     levels: [base!, { ...small.levels[0]!, downsample: 4 }],
-    readRegion: ({ level, ...region }) => {
+    readRegion: ({ level, mpp: _, ...region }) => {
       assert.equal(level, 1, "the level that is as fine as wanted");
       return small.readRegion({
         ...region,

@@ -26,6 +26,7 @@ export function pictureSlide({ data, widthPx, heightPx }: Picture, mpp: number |
       return { data: out, widthPx: region.widthPx, heightPx: region.heightPx };
     },
     levelFor: () => 0,
+    badTiles: 0,
     rawTile: () => Promise.reject(new RangeError("There are no tiles")),
     close: () => Promise.resolve(),
   };

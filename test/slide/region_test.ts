@@ -284,6 +284,25 @@ Deno.test("TiledSlide.readRegion() says which tile could not be decoded", async 
   });
 });
 
+Deno.test("TiledSlide fills and counts tiles that cannot be decoded, where it is told to", async () => {
+  const grid = new Tiles(64, 48, 32, 24);
+  grid.change = (tile, column, row) =>
+    column === 1 && row === 0 ? { ...tile, data: tile.data.subarray(1) } : tile;
+  const slide = slideOf([grid], { onBadTile: "background" });
+  const all = { level: 0, x0Px: 0, y0Px: 0, widthPx: 64, heightPx: 48 };
+  for (let time = 0; time < 2; time++) {
+    const { data } = await slide.readRegion(all);
+    for (let y = 0; y < 48; y++) {
+      for (let x = 0; x < 64; x++) {
+        const at = 3 * (y * 64 + x);
+        const expected = x >= 32 && y < 24 ? [255, 255, 255] : [...grid.pixels.slice(at, at + 3)];
+        assert.deepEqual([...data.slice(at, at + 3)], expected, `(${x}, ${y})`);
+      }
+    }
+    assert.equal(slide.badTiles, 1, "each tile counts once");
+  }
+});
+
 Deno.test("TiledSlide.readRegion() stops at the first error, and leaves none unhandled", async () => {
   const unhandled: unknown[] = [];
   const remember = (event: PromiseRejectionEvent) => {
