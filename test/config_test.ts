@@ -83,6 +83,7 @@ Deno.test("readConfig() needs DEV=1 alone for development", () => {
     classifier: "grid",
     adapter: undefined,
     nucleiThreshold: undefined,
+    onBadTile: "throw",
     outputDir: "./output",
     deadlineMinutes: 85,
     logLevel: "info",
