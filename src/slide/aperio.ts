@@ -49,6 +49,7 @@ export function openAperio(source: Source, directories: readonly TiffDirectory[]
     },
     associated,
     background: [255, 255, 255],
+    icc: directories[0]!.bytes(TAG.ICCProfile),
     close: () => source.close(),
   };
 }

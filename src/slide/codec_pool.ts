@@ -6,8 +6,9 @@
 import { UnsupportedError } from "../errors.ts";
 import type { RawTile } from "./slide.ts";
 
-/** What a thread answers. */
+/** What a thread says: that it is there, then for every tile its pixels or what is wrong. */
 export type Answer =
+  | "ready"
   | { readonly rgb: Uint8Array<ArrayBuffer> }
   | { readonly message: string; readonly feature: string | undefined };
 
@@ -18,8 +19,13 @@ interface Job {
 
 interface Thread {
   readonly worker: Worker;
+  /** Its modules are loaded, which takes longer than a tile. */
+  readonly ready: Promise<void>;
+  /** Whom its next answer is for; undefined where it has nothing to do. */
   job: Job | undefined;
 }
+
+const RESERVED: Job = { resolve() {}, reject() {} };
 
 /** A tile takes some milliseconds; one that keeps a thread so long, for all bounds on it, is an attack. */
 const MAX_MS = 10_000;
@@ -48,7 +54,9 @@ export class CodecPool {
     const thread = await this.#take();
     let timer: ReturnType<typeof setTimeout> | undefined;
     try {
+      await thread.ready;
       signal?.throwIfAborted();
+      if (this.#isClosed) throw new Error("the slide is closed");
       return await new Promise((resolve, reject) => {
         thread.job = { resolve, reject };
         timer = setTimeout(
@@ -79,7 +87,7 @@ export class CodecPool {
       if (this.#isClosed) throw new Error("the slide is closed");
       const idle = this.#threads.find(({ job }) => job === undefined);
       if (idle !== undefined) {
-        idle.job = { resolve() {}, reject() {} };
+        idle.job = RESERVED;
         return idle;
       }
       if (this.#threads.length < this.size) return this.#start();
@@ -89,9 +97,11 @@ export class CodecPool {
 
   #start(): Thread {
     const worker = new Worker(new URL("./codec_worker.ts", import.meta.url), { type: "module" });
-    const thread: Thread = { worker, job: { resolve() {}, reject() {} } };
+    const { promise: ready, resolve, reject } = Promise.withResolvers<void>();
+    const thread: Thread = { worker, ready, job: { resolve() {}, reject } };
     worker.onmessage = ({ data }: MessageEvent<Answer>) => {
-      if ("rgb" in data) thread.job?.resolve(data.rgb);
+      if (data === "ready") resolve();
+      else if ("rgb" in data) thread.job?.resolve(data.rgb);
       else {
         const { message, feature } = data;
         thread.job?.reject(

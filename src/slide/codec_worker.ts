@@ -8,7 +8,7 @@ import { decodeWithWasm } from "./wasm_codec.ts";
 // What a thread sees, which the window's types do not have.
 const thread = globalThis as unknown as {
   onmessage(event: MessageEvent<RawTile>): void;
-  postMessage(answer: Answer, transfer: Transferable[]): void;
+  postMessage(answer: Answer, transfer?: Transferable[]): void;
 };
 
 thread.onmessage = async ({ data: tile }) => {
@@ -17,6 +17,7 @@ thread.onmessage = async ({ data: tile }) => {
     thread.postMessage({ rgb }, [rgb.buffer]);
   } catch (error) {
     const feature = error instanceof UnsupportedError ? error.feature : undefined;
-    thread.postMessage({ message: (error as Error).message, feature }, []);
+    thread.postMessage({ message: (error as Error).message, feature });
   }
 };
+thread.postMessage("ready");

@@ -1,18 +1,19 @@
 /**
- * Any tiled TIFF: the first directory, and those marked as reduced-resolution versions of it
- * (TIFF 6.0 §8, NewSubfileType bit 0), by width. OpenSlide's "generic-tiff".
+ * Any other TIFF: the first directory, and where it is tiled those marked as reduced-resolution
+ * versions of it (TIFF 6.0 §8, NewSubfileType bit 0), by width. OpenSlide's "generic-tiff", which
+ * has only tiled ones; a TIFF in strips is a slide of one level here.
  */
 
 import type { SlideParts } from "./region.ts";
 import type { Source } from "./source.ts";
-import { resolution, type TiffDirectory, tiffProperties } from "./tiff.ts";
+import { resolution, TAG, type TiffDirectory, tiffProperties } from "./tiff.ts";
 
-/** Whether the directories are those of a tiled TIFF. */
+/** Whether there is a directory. */
 export function isGenericTiff([first]: readonly TiffDirectory[]): boolean {
-  return first !== undefined && first.tiled;
+  return first !== undefined;
 }
 
-/** The slide in the directories of a tiled TIFF. */
+/** The slide in the directories of a TIFF. */
 export function openGenericTiff(source: Source, directories: readonly TiffDirectory[]): SlideParts {
   const first = directories[0]!;
   const all = tiffProperties(first);
@@ -20,11 +21,14 @@ export function openGenericTiff(source: Source, directories: readonly TiffDirect
   return {
     format: "generic-tiff",
     levels: directories
-      .filter(({ index, tiled, subfileType }) => tiled && (index === 0 || subfileType & 1))
+      .filter(({ index, tiled, subfileType }) =>
+        index === 0 || (first.tiled && tiled && subfileType & 1)
+      )
       .sort((a, b) => b.widthPx - a.widthPx),
     properties: { vendor: "generic-tiff", mppX, mppY, objectivePower: undefined, all },
     associated: new Map(),
     background: [255, 255, 255],
+    icc: first.bytes(TAG.ICCProfile),
     close: () => source.close(),
   };
 }

@@ -8,8 +8,9 @@
 import type { GeoTIFF as GeoTiffFile } from "geotiff";
 import { SlideFormatError, UnsupportedError } from "../errors.ts";
 import { formatDouble } from "./properties.ts";
+import { sampleBytes } from "./samples.ts";
 import type { Compression, RawTile } from "./slide.ts";
-import type { Source } from "./source.ts";
+import type { ByteRange, Source } from "./source.ts";
 
 /** A field's value: text, or numbers (a RATIONAL is two of them). */
 export type Field = string | number | ArrayLike<number>;
@@ -33,6 +34,8 @@ export interface TiffDirectory {
   number(tag: number): number | undefined;
   /** All values of a numeric field, none where it is absent; a RATIONAL is two. */
   numbers(tag: number): ArrayLike<number>;
+  /** The bytes of a field, such as a profile's; undefined where it is absent, empty or text. */
+  bytes(tag: number): Uint8Array<ArrayBuffer> | undefined;
   /**
    * The directories that tag 330 names (Adobe PageMaker 6.0 TIFF Technical Notes, Note 1), read when
    * asked for.
@@ -45,6 +48,8 @@ export interface TiffDirectory {
    *   the file; {UnsupportedError} where its pixels are of a kind that is not read.
    */
   readTile(column: number, row: number, signal?: AbortSignal): Promise<RawTile>;
+  /** See TileGrid. */
+  announce?(tiles: readonly { column: number; row: number }[], signal: AbortSignal): void;
 }
 
 /** Tags by number (TIFF 6.0 §8 and later, Technical Note 2). */
@@ -75,6 +80,7 @@ export const TAG = {
   Artist: 315,
   HostComputer: 316,
   Predictor: 317,
+  ColorMap: 320,
   TileWidth: 322,
   TileLength: 323,
   TileOffsets: 324,
@@ -83,7 +89,11 @@ export const TAG = {
   ExtraSamples: 338,
   SampleFormat: 339,
   JPEGTables: 347,
+  YCbCrCoefficients: 529,
+  YCbCrSubSampling: 530,
+  ReferenceBlackWhite: 532,
   Copyright: 33432,
+  ICCProfile: 34675,
 } as const;
 
 const COMPRESSIONS: Readonly<Record<number, Compression>> = {
@@ -91,7 +101,13 @@ const COMPRESSIONS: Readonly<Record<number, Compression>> = {
   5: "lzw",
   7: "jpeg",
   8: "deflate",
+  32773: "packbits",
   32946: "deflate",
+  33003: "jpeg2000", // Aperio's, YCbCr.
+  33005: "jpeg2000", // Aperio's, RGB.
+  34712: "jpeg2000",
+  50000: "zstd",
+  50001: "webp",
 };
 
 /** Names for refusing; tag 259's registered values. */
@@ -100,13 +116,7 @@ const OTHER_COMPRESSIONS: Readonly<Record<number, string>> = {
   3: "CCITT Group 3",
   4: "CCITT Group 4",
   6: "old JPEG",
-  32773: "PackBits",
-  33003: "JPEG 2000 YCbCr",
-  33005: "JPEG 2000 RGB",
-  34712: "JPEG 2000",
   34925: "LZMA",
-  50000: "Zstandard",
-  50001: "WebP",
 };
 
 /** More than any scanner writes: a chain longer than this is a trap. */
@@ -116,6 +126,8 @@ const MAX_ENTRIES = 4096;
 const MAX_DIRECTORY_BYTES = 2 ** 28;
 /** Bytes of one decoded tile or strip; a strip of a large plain TIFF may hold all of it. */
 const MAX_TILE_BYTES = 2 ** 28;
+/** An uncompressed picture in one strip is read in pieces of about so much. */
+const VIRTUAL_STRIP_BYTES = 2 ** 18;
 /** Bytes that a tile may take beyond twice its decoded size, such as for a JPEG's profile. */
 const TILE_SLACK_BYTES = 2 ** 20;
 
@@ -198,6 +210,7 @@ export function makeDirectory(
 }
 
 function wrap(source: Source, cause: unknown): Error {
+  if (cause instanceof ReadFailure) return cause.cause as Error;
   if (
     cause instanceof SlideFormatError || cause instanceof UnsupportedError ||
     !(cause instanceof RangeError || cause instanceof TypeError || cause instanceof Error) ||
@@ -210,6 +223,13 @@ function wrap(source: Source, cause: unknown): Error {
   );
 }
 
+/** Carries what a source threw through geotiff, so that it is not taken for the file's fault. */
+class ReadFailure extends Error {
+  constructor(cause: unknown) {
+    super("Cannot read the source", { cause });
+  }
+}
+
 /** geotiff's view of a Source (its BaseSource). */
 class GeoTiffSource {
   constructor(readonly source: Source) {}
@@ -218,9 +238,13 @@ class GeoTiffSource {
   }
   fetch(slices: { offset: number; length: number }[], signal?: AbortSignal) {
     return Promise.all(
-      slices.map(async ({ offset, length }) =>
-        (await this.source.read(offset, length, signal)).slice().buffer
-      ),
+      slices.map(async ({ offset, length }) => {
+        try {
+          return (await this.source.read(offset, length, signal)).slice().buffer;
+        } catch (cause) {
+          throw new ReadFailure(cause);
+        }
+      }),
     );
   }
   async close(): Promise<void> {}
@@ -305,6 +329,7 @@ async function checkDirectories(
     if (body.byteLength < bytes) {
       throw broken(`directory ${seen.size} at ${offset} is cut by the file's end`, offset);
     }
+    const values: ByteRange[] = [];
     for (let i = 0; i < entries; i++) {
       const at = i * entryBytes;
       const tag = body.getUint16(at, little);
@@ -329,8 +354,10 @@ async function checkDirectories(
           );
         }
         claim(length, offset + countBytes + at);
+        values.push({ offsetBytes: where, lengthBytes: length });
       }
     }
+    source.prefetch?.(values);
     seen.add(offset);
     return wide(body, entries * entryBytes);
   }
@@ -339,6 +366,9 @@ async function checkDirectories(
 function view(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
+
+/** What all tiles of a directory have in common. */
+type TileLayout = Omit<RawTile, "data" | "planeBytes" | "widthPx" | "heightPx" | "littleEndian">;
 
 class Directory implements TiffDirectory {
   readonly widthPx: number;
@@ -349,9 +379,13 @@ class Directory implements TiffDirectory {
   readonly columns: number;
   readonly rows: number;
   readonly subfileType: number;
+  #layout: TileLayout | undefined;
+  /** Samples that lie in tiles of their own, one set after the other; 1 where none do. */
+  readonly #planes: number;
   readonly #offsets: ArrayLike<number>;
   readonly #byteCounts: ArrayLike<number>;
   #below: Promise<TiffDirectory[]> | undefined;
+  readonly announce: TiffDirectory["announce"];
 
   constructor(
     readonly source: Source,
@@ -360,6 +394,7 @@ class Directory implements TiffDirectory {
     readonly littleEndian: boolean,
     readonly below: (offsets: ArrayLike<number>) => Promise<TiffDirectory[]>,
   ) {
+    this.announce = source.prefetch && ((tiles, signal) => this.#prefetch(tiles, signal));
     this.widthPx = this.#size("ImageWidth");
     this.heightPx = this.#size("ImageLength");
     this.tiled = fields(TAG.TileWidth) !== undefined;
@@ -375,18 +410,39 @@ class Directory implements TiffDirectory {
       }
       this.tileHeightPx = Math.min(perStrip, this.heightPx);
     }
+    this.#planes = this.number(TAG.PlanarConfiguration) === 2
+      ? this.number(TAG.SamplesPerPixel) ?? 1
+      : 1;
     this.columns = Math.ceil(this.widthPx / this.tileWidthPx);
     this.rows = Math.ceil(this.heightPx / this.tileHeightPx);
     this.subfileType = this.number(TAG.NewSubfileType) ?? 0;
     this.#offsets = this.#numbers(this.tiled ? "TileOffsets" : "StripOffsets");
     this.#byteCounts = this.#numbers(this.tiled ? "TileByteCounts" : "StripByteCounts");
-    const tiles = this.columns * this.rows;
+    const tiles = this.columns * this.rows * this.#planes;
     const held = Math.min(this.#offsets.length, this.#byteCounts.length);
     if (held < tiles) {
       throw this.#broken(
         `is ${this.widthPx} × ${this.heightPx} pixels in ${tiles} ` +
           `${this.tiled ? "tiles" : "strips"} and lists only ${held}`,
       );
+    }
+    // Many a writer puts all rows in one strip; where nothing compresses them, any part can be read.
+    const offset = Number(this.#offsets[0]), length = Number(this.#byteCounts[0]);
+    const rowBytes = this.widthPx * (this.number(TAG.SamplesPerPixel) ?? 1) *
+      (this.number(TAG.BitsPerSample) ?? 1) / 8;
+    const piece = Math.max(1, Math.floor(VIRTUAL_STRIP_BYTES / rowBytes));
+    if (
+      !this.tiled && this.rows === 1 && this.#planes === 1 && piece < this.heightPx &&
+      (this.number(TAG.Compression) ?? 1) === 1 && Number.isInteger(rowBytes) &&
+      this.number(TAG.PhotometricInterpretation) !== 6 && rowBytes > 0 &&
+      length >= rowBytes * this.heightPx && offset + length <= this.source.sizeBytes
+    ) {
+      this.tileHeightPx = piece;
+      this.rows = Math.ceil(this.heightPx / piece);
+      const rowsOf = (row: number) => Math.min(piece, this.heightPx - row * piece);
+      const all = Array.from({ length: this.rows }, (_, row) => row);
+      this.#offsets = all.map((row) => offset + row * piece * rowBytes);
+      this.#byteCounts = all.map((row) => rowsOf(row) * rowBytes);
     }
   }
 
@@ -415,6 +471,11 @@ class Directory implements TiffDirectory {
     return await (this.#below ??= this.below(this.numbers(TAG.SubIFDs)));
   }
 
+  bytes(tag: number): Uint8Array<ArrayBuffer> | undefined {
+    const values = this.numbers(tag);
+    return values.length === 0 ? undefined : Uint8Array.from(values);
+  }
+
   async readTile(column: number, row: number, signal?: AbortSignal): Promise<RawTile> {
     if (
       !Number.isInteger(column) || !Number.isInteger(row) || column < 0 || row < 0 ||
@@ -424,42 +485,72 @@ class Directory implements TiffDirectory {
         `Cannot read tile (${column}, ${row}) of ${this.columns} × ${this.rows}`,
       );
     }
-    const layout = this.#layout();
-    const at = row * this.columns + column;
-    const offset = Number(this.#offsets[at]);
-    const length = Number(this.#byteCounts[at]);
-    const where = `has tile (${column}, ${row}) in ${length} bytes at ${offset}`;
-    // Signed and fractional types are as good as any to a parser.
-    if (
-      !Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0
-    ) {
-      throw this.#broken(where);
-    }
-    if (offset + length > this.source.sizeBytes) {
-      throw this.#broken(`${where}, past the file's end at ${this.source.sizeBytes}`, offset);
-    }
+    const layout = this.#layout ??= this.#readLayout();
     // The last strip holds the rows that are left, a tile at the edge is padded (TIFF 6.0 §15).
     const heightPx = this.tiled
       ? this.tileHeightPx
       : Math.min(this.tileHeightPx, this.heightPx - row * this.tileHeightPx);
-    const decodedBytes = this.tileWidthPx * heightPx * layout.samplesPerPixel *
-      layout.bitsPerSample / 8;
-    // Bounds what tiles in flight take, where they all claim the whole file.
-    if (length > 2 * decodedBytes + TILE_SLACK_BYTES) {
-      throw this.#broken(`${where}, too many for ${decodedBytes} bytes of pixels`, offset);
-    }
-    const data = await this.source.read(offset, length, signal);
-    return {
-      data,
+    const tile = {
       widthPx: this.tileWidthPx,
       heightPx,
       littleEndian: this.littleEndian,
       ...layout,
     };
+    const decodedBytes = sampleBytes(tile) / this.#planes;
+    const ranges = Array.from({ length: this.#planes }, (_, plane) => {
+      const at = (plane * this.rows + row) * this.columns + column;
+      const offset = Number(this.#offsets[at]);
+      const length = Number(this.#byteCounts[at]);
+      const where = `has tile (${column}, ${row}) in ${length} bytes at ${offset}`;
+      // Signed and fractional types are as good as any to a parser.
+      if (
+        !Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0
+      ) {
+        throw this.#broken(where);
+      }
+      if (offset + length > this.source.sizeBytes) {
+        throw this.#broken(`${where}, past the file's end at ${this.source.sizeBytes}`, offset);
+      }
+      // Bounds what tiles in flight take, where they all claim the whole file.
+      if (length > 2 * decodedBytes + TILE_SLACK_BYTES) {
+        throw this.#broken(`${where}, too many for ${decodedBytes} bytes of pixels`, offset);
+      }
+      return { offset, length };
+    });
+    const read = await Promise.all(
+      ranges.map(({ offset, length }) => this.source.read(offset, length, signal)),
+    );
+    const data = read.length === 1 ? read[0]! : concat(read);
+    return {
+      data: this.#reversesBits(layout.compression) ? reverseBits(data) : data,
+      ...(read.length === 1 ? {} : { planeBytes: read.map(({ length }) => length) }),
+      ...tile,
+    };
+  }
+
+  #prefetch(tiles: readonly { column: number; row: number }[], signal: AbortSignal): void {
+    const ranges: ByteRange[] = [];
+    for (const { column, row } of tiles) {
+      for (let plane = 0; plane < this.#planes; plane++) {
+        const at = (plane * this.rows + row) * this.columns + column;
+        const offsetBytes = Number(this.#offsets[at]), lengthBytes = Number(this.#byteCounts[at]);
+        // Others are refused when they are read.
+        const isRange = Number.isSafeInteger(offsetBytes) && Number.isSafeInteger(lengthBytes) &&
+          offsetBytes >= 0 && lengthBytes >= 0;
+        if (isRange) ranges.push({ offsetBytes, lengthBytes });
+      }
+    }
+    this.source.prefetch!(ranges, signal);
+  }
+
+  /** FillOrder 2: the first pixel is in the low bits (TIFF 6.0 §8). JPEG's bits are its own affair. */
+  #reversesBits(compression: Compression): boolean {
+    return this.number(TAG.FillOrder) === 2 && compression !== "jpeg" &&
+      compression !== "jpeg2000" && compression !== "webp";
   }
 
   /** What tiles have in common. @throws {UnsupportedError} where they are of a kind that is not read. */
-  #layout(): Omit<RawTile, "data" | "widthPx" | "heightPx" | "littleEndian"> {
+  #readLayout(): TileLayout {
     const unsupported = (feature: string) =>
       new UnsupportedError(
         `Cannot read directory ${this.index} of "${this.source.location}": ` +
@@ -480,29 +571,40 @@ class Directory implements TiffDirectory {
     if (this.#list(TAG.SampleFormat).some((format) => format !== 1)) {
       throw unsupported("samples that are no u8 or u16");
     }
-    if ((this.number(TAG.FillOrder) ?? 1) !== 1 && compression !== "jpeg") {
-      throw unsupported("fill order 2");
-    }
-    if (samplesPerPixel > 1 && (this.number(TAG.PlanarConfiguration) ?? 1) !== 1) {
-      throw unsupported("planar configuration 2");
+    if (this.#planes > 1 && (compression === "jpeg2000" || compression === "webp")) {
+      throw unsupported(`planar configuration 2 with ${compression}`);
     }
     const interpretation = this.number(TAG.PhotometricInterpretation) ?? 1;
-    const photometric = ({ 0: "grey-inverted", 1: "grey", 2: "rgb", 6: "ycbcr" } as const)[
-      interpretation as 0 | 1 | 2 | 6
-    ];
+    // Aperio's codes say the colours, its PhotometricInterpretation RGB where they are YCbCr.
+    const photometric = code === 33003 ? "ycbcr" : code === 33005 ? "rgb" : ({
+      0: "grey-inverted",
+      1: "grey",
+      2: "rgb",
+      3: "palette",
+      6: "ycbcr",
+    } as const)[interpretation as 0 | 1 | 2 | 3 | 6];
+    const isGrey = photometric?.startsWith("grey") ?? false;
     if (
       photometric === undefined || ![1, 2, 3, 4].includes(samplesPerPixel) ||
-      (samplesPerPixel < 3 && !photometric.startsWith("grey")) ||
-      (photometric === "ycbcr" && compression !== "jpeg")
+      (samplesPerPixel < 3 && !isGrey && photometric !== "palette") ||
+      (photometric === "palette" && (samplesPerPixel > 2 || compression === "jpeg")) ||
+      (compression === "webp" && (photometric !== "rgb" || bitsPerSample !== 8))
     ) {
       throw unsupported(
         `photometric interpretation ${interpretation} in ${samplesPerPixel} samples, ${compression}`,
       );
     }
-    // A scheme of LZW's and deflate's alone (§14); with others the field says nothing.
-    const predicts = compression === "lzw" || compression === "deflate";
+    const palette = photometric === "palette" ? this.#palette(bitsPerSample) : undefined;
+    // Codecs that know of subsampling do it themselves.
+    const subsampling = photometric === "ycbcr" && !["jpeg", "jpeg2000"].includes(compression)
+      ? this.#subsampling(samplesPerPixel, bitsPerSample, unsupported)
+      : undefined;
+    // A scheme of LZW's, deflate's and Zstandard's (§14); with others the field says nothing.
+    const predicts = ["lzw", "deflate", "zstd"].includes(compression);
     const predictor = predicts ? this.number(TAG.Predictor) ?? 1 : 1;
-    if (predictor !== 1 && predictor !== 2) throw unsupported(`predictor ${predictor}`);
+    if ((predictor !== 1 && predictor !== 2) || (predictor === 2 && subsampling !== undefined)) {
+      throw unsupported(`predictor ${predictor}`);
+    }
     // 0, «unspecified», is what older writers of alpha say; libtiff takes it for associated.
     const extra = samplesPerPixel === 4 ? this.#list(TAG.ExtraSamples)[0] : undefined;
     if (
@@ -511,20 +613,62 @@ class Directory implements TiffDirectory {
     ) {
       throw unsupported(`a tile of ${this.tileWidthPx} × ${this.tileHeightPx} pixels`);
     }
-    const tables = this.fields(TAG.JPEGTables);
     return {
       compression,
       samplesPerPixel,
       bitsPerSample,
       photometric,
+      ...(palette === undefined ? {} : { palette }),
+      ...(subsampling === undefined ? {} : { subsampling }),
       alpha: ({ 0: "associated", 1: "associated", 2: "unassociated" } as const)[
         extra as 0 | 1 | 2
       ] ?? "none",
       predictor: predictor === 2 ? "horizontal" : "none",
-      jpegTables: tables === undefined || typeof tables !== "object"
-        ? undefined
-        : Uint8Array.from(tables),
+      jpegTables: this.bytes(TAG.JPEGTables),
     };
+  }
+
+  /** ColorMap (§5): all reds, all greens, all blues, of 16 bits; libtiff takes the high ones. */
+  #palette(bitsPerSample: number): Uint8Array {
+    const map = this.numbers(TAG.ColorMap);
+    const colours = 2 ** bitsPerSample;
+    if (map.length !== 3 * colours) throw this.#broken(`has a ColorMap of ${map.length} values`);
+    // Some writers fill 8 of the 16 bits (tif_getimage.c, checkcmap).
+    const shift = Array.prototype.some.call(map, (value) => value > 255) ? 8 : 0;
+    const palette = new Uint8Array(3 * colours);
+    for (let i = 0; i < palette.length; i++) {
+      palette[i] = map[(i % 3) * colours + Math.floor(i / 3)]! >> shift;
+    }
+    return palette;
+  }
+
+  /** YCbCr without a codec that knows it (§21); undefined where every pixel has its chroma. */
+  #subsampling(
+    samplesPerPixel: number,
+    bitsPerSample: number,
+    unsupported: (feature: string) => Error,
+  ): readonly [number, number] | undefined {
+    const isDefault = (tag: number, values: readonly number[]) => {
+      const all = this.numbers(tag);
+      return all.length === 0 ||
+        values.every((value, i) => Math.abs(all[2 * i]! / all[2 * i + 1]! - value) < 1e-3);
+    };
+    if (
+      !isDefault(TAG.YCbCrCoefficients, [0.299, 0.587, 0.114]) ||
+      !isDefault(TAG.ReferenceBlackWhite, [0, 255, 128, 255, 128, 255])
+    ) {
+      throw unsupported("YCbCr that is not BT.601 in full range");
+    }
+    const stored = this.numbers(TAG.YCbCrSubSampling);
+    const across = stored[0] ?? 2, down = stored[1] ?? 2;
+    if (![1, 2, 4].includes(across) || ![1, 2, 4].includes(down)) {
+      throw this.#broken(`has YCbCrSubSampling ${across}, ${down}`);
+    }
+    if (across === 1 && down === 1) return undefined;
+    if (samplesPerPixel !== 3 || bitsPerSample !== 8 || this.#planes > 1) {
+      throw unsupported(`subsampled YCbCr in ${samplesPerPixel} samples of ${bitsPerSample} bits`);
+    }
+    return [across, down];
   }
 
   /** All values of a numeric field; none where it is absent or text. */
@@ -560,6 +704,25 @@ class Directory implements TiffDirectory {
       },
     );
   }
+}
+
+function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+function reverseBits(data: Uint8Array): Uint8Array<ArrayBuffer> {
+  const reversed = Uint8Array.from({ length: 256 }, (_, byte) => {
+    let out = 0;
+    for (let bit = 0; bit < 8; bit++) out |= (byte >> bit & 1) << 7 - bit;
+    return out;
+  });
+  return Uint8Array.from(data, (byte) => reversed[byte]!);
 }
 
 const RATIONALS: ReadonlySet<number> = new Set([

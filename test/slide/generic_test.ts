@@ -33,7 +33,7 @@ for (const name of Object.keys(DIGESTS).filter((name) => !name.endsWith(".svs"))
     compareWithDigests(name));
 }
 
-Deno.test("openSlide() reads no tiled TIFF of the data that no other reader vouches for", async () => {
+Deno.test("openSlide() reads no TIFF of the data that no other reader vouches for", async () => {
   const folder = dataPath("tiff");
   if (folder === undefined) return;
   for (const file of readdirSync(folder)) {
@@ -93,6 +93,26 @@ Deno.test("openSlide() takes the first directory and reduced ones for levels, by
     (100 / 12 + 70 / 8) / 2,
   ]);
   assert.equal(slide.associated.size, 0);
+});
+
+Deno.test("openSlide() takes a TIFF in strips for a slide of one level", async () => {
+  const strips: Image = { widthPx: 50, heightPx: 40, tiles: [pattern(50, 40, 3, 1)] };
+  const slide = await open([strips, reduced(25, 20)]);
+  assert.equal(slide.format, "generic-tiff");
+  assert.deepEqual(slide.levels.map(({ widthPx }) => widthPx), [50]);
+  const region = { level: 0, x0Px: 0, y0Px: 0, widthPx: 50, heightPx: 40 };
+  assert.deepEqual((await slide.readRegion(region)).data, pattern(50, 40, 3, 1));
+  await slide.close();
+});
+
+Deno.test("openSlide() gives the profile of the first directory", async () => {
+  const profile: Field = { tag: 34675, type: 7, values: [1, 2, 3, 4, 5] };
+  const slide = await open([tiledImage({ fields: [profile] })]);
+  assert.deepEqual(slide.icc, Uint8Array.of(1, 2, 3, 4, 5));
+  await slide.close();
+  const without = await open([tiledImage()]);
+  assert.equal(without.icc, undefined);
+  await without.close();
 });
 
 Deno.test("openSlide() knows a generic TIFF's scale from its resolution", async () => {

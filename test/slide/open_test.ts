@@ -178,20 +178,11 @@ Deno.test("openSlide() rejects locations that hold no slide", () =>
   inFolder(async (folder) => {
     writeFileSync(join(folder, "empty.svs"), "");
     writeFileSync(join(folder, "text.svs"), "This is a text, and no slide.\n");
-    writeFileSync(
-      join(folder, "strips.tif"),
-      buildTiff([{ widthPx: 4, heightPx: 4, tiles: [pattern(4, 4)] }]).bytes,
-    );
     const rows = [
       ["empty.svs", SlideFormatError, "it is empty"],
       ["text.svs", SlideFormatError, "it is no TIFF, and only Aperio SVS and tiled TIFF are read"],
-      [
-        "strips.tif",
-        SlideFormatError,
-        "it is a TIFF without tiles, and only Aperio SVS and tiled TIFF are read",
-      ],
       ["none.svs", SourceError, "there is no such file"],
-      [".", SlideFormatError, "none of its 3 files is a DICOM file"],
+      [".", SlideFormatError, "none of its 2 files is a DICOM file"],
     ] as const;
     for (const [name, type, why] of rows) {
       const path = join(folder, name);
@@ -303,9 +294,9 @@ const brokenRows: [
   ],
   [
     "an unsupported compression",
-    () => MIXED.damaged(1, 259, { value: 33005 }),
+    () => MIXED.damaged(1, 259, { value: 34925 }),
     UnsupportedError,
-    /directory 1 of "a\.svs": TIFF compression 33005 \(JPEG 2000 RGB\) is not supported$/,
+    /directory 1 of "a\.svs": TIFF compression 34925 \(LZMA\) is not supported$/,
   ],
   [
     "unsupported samples",
