@@ -20,15 +20,26 @@ export interface WatchdogOrder {
 
 /**
  * Starts a thread that ends the process with `exitCode` where that still runs half as long again as
- * GRACE_MS after it was told to stop: `deadlineMs` milliseconds from now, or by a signal.
+ * GRACE_MS after it was told to stop: `deadlineMs` milliseconds from now, or by a signal. Resolves
+ * when it listens, some milliseconds later: a loop that began before would hear no signal.
  */
-export function startWatchdog(deadlineMs: number, exitCode: number): { stop(): void } {
+export async function startWatchdog(
+  deadlineMs: number,
+  exitCode: number,
+): Promise<{ stop(): void }> {
   const worker = new Worker(new URL("./watchdog_worker.ts", import.meta.url), {
     type: "module",
     name: "watchdog",
   });
-  worker.onerror = (event) => event.preventDefault(); // Without a watchdog a run is as good as before.
+  const listening = new Promise<void>((resolve) => {
+    worker.onmessage = () => resolve();
+    worker.onerror = (event) => {
+      event.preventDefault(); // Without a watchdog a run is as good as before.
+      resolve();
+    };
+  });
   const order: WatchdogOrder = { deadlineMs, graceMs: 1.5 * GRACE_MS, exitCode };
   worker.postMessage(order);
+  await listening;
   return { stop: () => worker.terminate() };
 }

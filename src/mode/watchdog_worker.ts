@@ -18,4 +18,5 @@ self.onmessage = ({ data: { deadlineMs, graceMs, exitCode } }: MessageEvent<Watc
   for (const name of ["SIGTERM", "SIGINT"] as const) {
     Deno.addSignalListener(name, () => endIn(graceMs));
   }
+  self.postMessage("listening");
 };
