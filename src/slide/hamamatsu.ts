@@ -279,9 +279,6 @@ class NdpiImage implements TileGrid {
     }
     const columns = mcusPerRow / restartInterval;
     const intervalRows = Math.ceil(heightPx / mcuHeightPx);
-    // Where chroma is halved in height, rows beside a border depend on what lies beyond it, and
-    // OpenSlide takes every interval for itself.
-    const mayJoin = mcuHeightPx === 8;
     const intervals = columns * intervalRows;
     // An interval has at least a bit for each block.
     if (intervals * restartInterval > 8 * lengthBytes + intervals) {
@@ -312,7 +309,7 @@ class NdpiImage implements TileGrid {
       intervalHeightPx: mcuHeightPx,
       columns,
       intervalRows,
-      intervalsPerTile: mayJoin ? Math.min(TILE_ROWS_PX / mcuHeightPx, intervalRows) : 1,
+      intervalsPerTile: Math.min(Math.floor(TILE_ROWS_PX / mcuHeightPx), intervalRows),
       starts: listed === undefined ? find : () => Promise.resolve(listed),
     }, 1);
   }

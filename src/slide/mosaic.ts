@@ -37,8 +37,8 @@ export interface MosaicParts {
 const MAX_LEVEL_PX = 2 ** 31;
 
 /**
- * A level of areas, painted in their order, and in each from the last cell to the first, so that where
- * they overlap the one above and to the left is seen, as in OpenSlide.
+ * A level of areas. Where they overlap the first is seen, and where cells of one do, the one below or to
+ * the right, as in OpenSlide (openslide-grid.c, read_tiles; what was painted first stays).
  */
 export class Mosaic implements TileGrid {
   readonly widthPx: number;
@@ -123,14 +123,14 @@ export class Mosaic implements TileGrid {
     rightPx: number,
     bottomPx: number,
   ): Iterable<Placement> {
-    for (const area of this.#areas) {
+    for (const area of this.#areas.toReversed()) {
       const { directory, cellsPerTile } = area;
       const cellWidthPx = this.tileWidthPx / cellsPerTile;
       const cellHeightPx = this.tileHeightPx / cellsPerTile;
       const columns = span(leftPx, rightPx, area.xPx, area.advanceXPx, cellWidthPx, area.columns);
       const rows = span(topPx, bottomPx, area.yPx, area.advanceYPx, cellHeightPx, area.rows);
-      for (let row = rows.last; row >= rows.first; row--) {
-        for (let column = columns.last; column >= columns.first; column--) {
+      for (let row = rows.first; row <= rows.last; row++) {
+        for (let column = columns.first; column <= columns.last; column++) {
           const x = cut(
             area.firstColumn + column,
             cellsPerTile,
