@@ -273,7 +273,7 @@ async function decompressWebp(tile: RawTile): Promise<Uint8Array> {
   if (text(0) !== "RIFF" || text(8) !== "WEBP") throw failure(tile, "it does not begin as one");
   const { default: sharp } = await import("sharp");
   sharp.cache(false);
-  const picture = sharp(data, { failOn: "error" });
+  const picture = sharp(data, { failOn: "error", ignoreIcc: true });
   const { width, height } = await picture.metadata();
   if (width !== widthPx || height !== heightPx) {
     throw failure(

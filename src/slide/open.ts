@@ -1,7 +1,7 @@
 /** Opens a slide by its content: asks each format in turn whether it is theirs. */
 
 import { fileURLToPath } from "node:url";
-import { Secret } from "../config.ts";
+import { Secret } from "../secrets.ts";
 import { SlideFormatError, SourceError } from "../errors.ts";
 import { isAperio, openAperio } from "./aperio.ts";
 import { isDicom } from "./dicom_instance.ts";
@@ -11,6 +11,7 @@ import { isHamamatsu, openHamamatsu, readNdpi } from "./hamamatsu.ts";
 import { isPhilips, openPhilips } from "./philips.ts";
 import { isLeica, openLeica } from "./leica.ts";
 import { isOme, openOme } from "./ome.ts";
+import { openPicture, pictureFormat } from "./picture.ts";
 import { refuseFolder, refuseKnown } from "./refused.ts";
 import { type SlideParts, TiledSlide, type TiledSlideOptions } from "./region.ts";
 import type { Slide } from "./slide.ts";
@@ -37,7 +38,7 @@ const TIFF_FORMATS: readonly {
 ];
 
 export interface SlideOptions extends TiledSlideOptions {
-  /** Where files of a zip are unpacked; the system's temporary folder where absent. */
+  /** Where files of a zip are unpacked and large pictures decoded; the system's temporary folder where absent. */
   readonly workDir?: string;
   /** How a URL is read. */
   readonly http?: HttpSourceOptions;
@@ -70,15 +71,17 @@ export async function openSlide(
     // Before TIFF, since a file may be both (PS3.10 §7.1), as OpenSlide takes it.
     if (isDicom(head)) return new TiledSlide(await openDicomFile(source, path), options);
     if (isZip(head)) return new TiledSlide(await openDicomZip(source, options.workDir), options);
+    const picture = pictureFormat(head);
+    if (picture !== undefined) {
+      return new TiledSlide(await openPicture(source, picture, options.workDir), options);
+    }
     const directories = await readNdpi(source) ?? await readTiff(source);
     if (directories === undefined) await refuseKnown(source);
     const format = directories && TIFF_FORMATS.find(({ is }) => is(directories));
     if (directories === undefined || format === undefined) {
       throw new SlideFormatError(
-        `Cannot open "${source.location}": it is ${
-          directories === undefined ? "no TIFF" : "a TIFF without tiles"
-        }, and only Aperio SVS and tiled TIFF are read`,
-        { path: source.location, ...(directories === undefined ? {} : { format: "tiff" }) },
+        `Cannot open "${source.location}": it is no TIFF, DICOM, zip, PNG, JPEG or WebP file`,
+        { path: source.location },
       );
     }
     return new TiledSlide(await format.open(source, directories), options);

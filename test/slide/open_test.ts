@@ -180,7 +180,7 @@ Deno.test("openSlide() rejects locations that hold no slide", () =>
     writeFileSync(join(folder, "text.svs"), "This is a text, and no slide.\n");
     const rows = [
       ["empty.svs", SlideFormatError, "it is empty"],
-      ["text.svs", SlideFormatError, "it is no TIFF, and only Aperio SVS and tiled TIFF are read"],
+      ["text.svs", SlideFormatError, "it is no TIFF, DICOM, zip, PNG, JPEG or WebP file"],
       ["none.svs", SourceError, "there is no such file"],
       [".", SlideFormatError, "none of its 2 files is a DICOM file"],
     ] as const;
