@@ -584,20 +584,17 @@ export class HttpSource implements Source {
       }
       if (![301, 302, 303, 307, 308].includes(response.status)) return { response, url };
       await response.body?.cancel().catch(() => {}); // Frees the connection.
-      const next = URL.parse(response.headers.get("location") ?? "", url);
+      const next = redirectionOf(url, response.headers.get("location") ?? "");
       const { status } = response;
       if (hops === REDIRECTS) {
         throw this.#error(`it redirects more than ${REDIRECTS} times`, { status });
       }
-      if (
-        next === null || !/^https?:$/.test(next.protocol) ||
-        (next.protocol === "http:" && url.startsWith("https:"))
-      ) {
+      if (next === undefined) {
         throw this.#error("it redirects to no http or https URL, or from https to http", {
           status,
         });
       }
-      url = next.href;
+      url = next;
     }
   }
 
@@ -666,6 +663,8 @@ export class HttpSource implements Source {
         if (surplus) break;
       }
     } catch (error) {
+      // An end that breaks behind the last byte is none of ours.
+      if (request.at >= end) return;
       throw new Broken(stall.signal.aborted ? "the connection stalled" : reasonOf(error));
     } finally {
       clearInterval(timer);
@@ -683,10 +682,11 @@ export class HttpSource implements Source {
     const { onExpired, log } = this.#options;
     const details = { status, expired: true };
     if (onExpired === undefined || this.#freshTries >= FRESH_TRIES) {
+      const fetched = this.#sizeBytes === undefined
+        ? ""
+        : `, ${megabytes(this.bytesFetched)} of ${megabytes(this.#sizeBytes)} fetched`;
       throw this.#error(
-        `its signature has expired (${status}, ${megabytes(this.bytesFetched)} of ${
-          megabytes(this.#sizeBytes ?? 0)
-        } fetched); start the task again for a fresh URL`,
+        `its signature has expired (${status}${fetched}); start the task again for a fresh URL`,
         details,
       );
     }
@@ -763,6 +763,18 @@ export class HttpSource implements Source {
       ...(status === undefined ? {} : { status }),
     });
   }
+}
+
+/**
+ * Where a redirection leads.
+ * @returns undefined where it must not be followed: to other protocols, and from https to http, where
+ *   the signature would be sent in the open.
+ */
+export function redirectionOf(url: string, location: string): string | undefined {
+  const next = URL.parse(location, url);
+  if (next === null || !["http:", "https:"].includes(next.protocol)) return undefined;
+  const isOpened = next.protocol === "http:" && URL.parse(url)?.protocol === "https:";
+  return isOpened ? undefined : next.href;
 }
 
 /** @throws {SourceError} where it is no http or https URL. */
