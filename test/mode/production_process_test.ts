@@ -226,7 +226,7 @@ Deno.test("main.ts says that a signature has expired, exit 3", () =>
     assert.equal(code, 3);
     assert.match(
       stderr,
-      /error: Cannot read ".*\/slide": its signature has expired \(403, 0 bytes/,
+      /error: Cannot read ".*\/slide": its signature has expired \(403\); start/,
     );
     assert.deepEqual(server.documents, []);
     const files = await unzip(server.uploads[0]!);
