@@ -280,8 +280,8 @@ class NdpiImage implements TileGrid {
     const columns = mcusPerRow / restartInterval;
     const intervalRows = Math.ceil(heightPx / mcuHeightPx);
     const intervals = columns * intervalRows;
-    // An interval has at least a bit for each block.
-    if (intervals * restartInterval > 8 * lengthBytes + intervals) {
+    // An interval has at least a bit for each MCU, and a byte.
+    if (intervals > lengthBytes || intervals * restartInterval > 8 * lengthBytes) {
       throw broken(
         source,
         `${where} claims ${intervals} tiles in ${lengthBytes} bytes`,
@@ -295,7 +295,7 @@ class NdpiImage implements TileGrid {
       ? Float64Array.from(low, (v, i) => startBytes + v + (high[i] ?? 0) * 2 ** 32)
       : undefined;
     if (listed !== undefined) listed[0] = headerEnd;
-    let found: Promise<Float64Array> | undefined;
+    let found: Promise<readonly number[]> | undefined;
     const find = () =>
       found ??= findRestarts(source, where, headerEnd, endBytes, intervals).catch((error) => {
         found = undefined; // The next one who asks may have a source that answers.
@@ -439,24 +439,26 @@ async function findRestarts(
   fromBytes: number,
   toBytes: number,
   intervals: number,
-): Promise<Float64Array> {
-  const starts = new Float64Array(intervals);
-  starts[0] = fromBytes;
-  let count = 1;
+): Promise<readonly number[]> {
+  const starts = [fromBytes];
   // Blocks overlap by a byte, so that no marker lies across two.
-  for (let offset = fromBytes; offset + 1 < toBytes; offset += SCAN_BYTES - 1) {
+  for (
+    let offset = fromBytes;
+    offset + 1 < toBytes && starts.length <= intervals;
+    offset += SCAN_BYTES - 1
+  ) {
     const block = await source.read(offset, Math.min(SCAN_BYTES, toBytes - offset));
     for (let at = block.indexOf(0xff); at >= 0; at = block.indexOf(0xff, at + 1)) {
       const code = block[at + 1];
       if (code === undefined || code < RST0 || code > RST7) continue;
-      if (count < intervals) starts[count] = offset + at + 2;
-      count++;
+      if (starts.push(offset + at + 2) > intervals) break;
     }
   }
-  if (count !== intervals) {
+  if (starts.length !== intervals) {
     throw broken(
       source,
-      `the JPEG of ${where} has ${count - 1} restart markers where ${intervals - 1} are due`,
+      `the JPEG of ${where} has ${starts.length - 1} restart markers or more, ` +
+        `and ${intervals - 1} are due`,
       fromBytes,
     );
   }
@@ -607,6 +609,7 @@ export async function readNdpi(source: Source): Promise<TiffDirectory[] | undefi
       if (bytes.length < length) throw wrong("is cut by the file's end");
       fields.set(tag, readValues(view(bytes), type, values));
     }
+    fields.delete(TAG.RowsPerStrip); // There is one strip, whatever it says.
     directories.push(makeDirectory(source, index, (tag) => fields.get(tag), true));
     offset = wide(body.getUint32(12 * count, true), body.getUint32(12 * count + 4, true));
   }
