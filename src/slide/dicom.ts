@@ -18,14 +18,15 @@ import {
   numbers,
   readFileMeta,
   readInstance,
+  WHOLE_SLIDE,
 } from "./dicom_instance.ts";
 import { formatDouble } from "./properties.ts";
 import type { SlideParts, TileGrid } from "./region.ts";
 import type { RawTile } from "./slide.ts";
 import type { Source } from "./source.ts";
 
-/** SOP class of whole slide images (PS3.4 B.5). */
-const WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6";
+/** Of TILED_SPARSE: with fewer there is no slide, but a header that claims one. */
+const MAX_TILES_PER_FRAME = 1024;
 /** Each keeps its file open. */
 const MAX_INSTANCES = 1024;
 
@@ -169,7 +170,8 @@ class DicomLevel implements TileGrid {
     this.columns = Math.ceil(this.widthPx / this.tileWidthPx);
     this.rows = Math.ceil(this.heightPx / this.tileHeightPx);
     const frames = this.parts.reduce((sum, part) => sum + part.frames, 0);
-    if (first.places === undefined && frames < this.columns * this.rows) {
+    const tiles = this.columns * this.rows;
+    if (first.places === undefined ? frames < tiles : tiles > MAX_TILES_PER_FRAME * (frames + 64)) {
       throw dicomError(
         first.source,
         `it has ${frames} frames for ${this.columns} × ${this.rows} tiles`,

@@ -61,7 +61,7 @@ interface Container {
 }
 
 /**
- * Visits elements from `startBytes` on. The visitor says of each whether to enter it (as a sequence),
+ * Visits elements from `startBytes` on, of one group where it is given. The visitor says of each whether to enter it (as a sequence),
  * to go on behind it, or to stop there; what has no defined length is entered anyway.
  * @returns where it stopped: an element's beginning, or the source's end.
  * @throws {SlideFormatError} where a length does not fit in what contains it, a delimiter is
@@ -72,6 +72,7 @@ export async function walkElements(
   startBytes: number,
   encoding: Encoding,
   visit: (element: Element) => "enter" | "skip" | "stop",
+  group?: number,
 ): Promise<number> {
   const { sizeBytes } = source;
   const broken = (what: string, offsetBytes: number) =>
@@ -120,6 +121,8 @@ export async function walkElements(
     const from = at - windowAt;
     const tag = window.getUint16(from, littleEndian) * 0x10000 +
       window.getUint16(from + 2, littleEndian);
+    // Before the rest of it, since it may be encoded otherwise.
+    if (group !== undefined && tag >>> 16 !== group) return at;
     let vr = "";
     let headBytes = 8;
     let length: number;

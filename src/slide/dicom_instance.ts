@@ -11,7 +11,6 @@ import {
   dicomError,
   type Element,
   type Encoding,
-  formatTag,
   PIXEL_DATA,
   walkElements,
 } from "./dicom_elements.ts";
@@ -45,7 +44,9 @@ export interface Attribute {
 /** A file of pixels. */
 export interface Instance {
   readonly source: Source;
+  /** Where the file has none, one that is its own. */
   readonly sopInstanceUid: string;
+  /** Empty where the file has none. */
   readonly seriesInstanceUid: string;
   readonly pyramidUid: string | undefined;
   /** VOLUME, LABEL, OVERVIEW, THUMBNAIL: the third value of ImageType. */
@@ -74,6 +75,9 @@ export interface Instance {
   /** What stands for a frame that is not there. @throws {UnsupportedError} as readFrame. */
   emptyTile(): RawTile;
 }
+
+/** SOP class of whole slide images (PS3.4 B.5). */
+export const WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6";
 
 /** How a transfer syntax writes pixels (PS3.5 annex A). */
 const SYNTAXES: Readonly<Record<string, { compression: Compression; encapsulated: boolean }>> = {
@@ -114,7 +118,7 @@ const FRAME_STARTS: Readonly<Partial<Record<Compression, readonly number[]>>> = 
   htj2k: [0xff, 0x4f, 0xff, 0x51],
 };
 
-const META_AT = 132, META_LENGTH = 0x00020000;
+const META_AT = 132, META_GROUP = 2, META_LENGTH = 0x00020000;
 const EXPLICIT: Encoding = { explicit: true, littleEndian: true };
 const IMPLICIT: Encoding = { explicit: false, littleEndian: true };
 
@@ -128,11 +132,10 @@ export async function readFileMeta(source: Source): Promise<FileMeta | undefined
   const uids = new Map<number, string>();
   let metaAt = META_AT;
   const datasetAt = await walkElements(source, META_AT, EXPLICIT, (element) => {
-    if (element.tag >>> 16 !== 2) return "stop";
     if (element.tag === META_LENGTH) metaAt = element.valueAt + (element.lengthBytes ?? 0);
     if (element.vr === "UI") uids.set(element.tag, text(element));
     return "skip";
-  });
+  }, META_GROUP);
   const sopClassUid = uids.get(0x00020002);
   const transferSyntaxUid = uids.get(0x00020010);
   if (sopClassUid === undefined || transferSyntaxUid === undefined) {
@@ -189,9 +192,14 @@ const MAX_TILE_BYTES = 2 ** 28;
 /** Bytes that a frame may take beyond twice its decoded size, such as for a JPEG's profile. */
 const FRAME_SLACK_BYTES = 2 ** 20;
 
+/** A whole element, its head included. */
+interface KeptElement extends ByteRange {
+  readonly tag: number;
+}
+
 /** What a walk over a data set finds. */
 interface Dataset {
-  readonly kept: readonly ByteRange[];
+  readonly kept: readonly KeptElement[];
   readonly pixelsAt: number;
   /** Undefined where they are encapsulated. */
   readonly pixelBytes: number | undefined;
@@ -224,22 +232,32 @@ export async function readInstance(source: Source, meta: FileMeta): Promise<Inst
   const { meta: metaAttributes, dict } = await readAttributes(source, meta, dataset);
 
   const number = (tag: number, name: string, most: number, absent?: number) => {
-    const value = numbers(dict, tag)[0] ?? absent;
-    if (value === undefined || !Number.isInteger(value) || value < 1 || value > most) {
-      throw dicomError(source, `it has ${name} ${value ?? "missing"}`);
+    const [value = absent] = values(dict, tag);
+    if (typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > most) {
+      throw dicomError(
+        source,
+        `it has ${name} ${typeof value === "number" ? value : "missing or unreadable"}`,
+      );
     }
     return value;
   };
   const tileHeightPx = number(0x00280010, "Rows", 65535);
   const tileWidthPx = number(0x00280011, "Columns", 65535);
-  const widthPx = number(0x00480006, "TotalPixelMatrixColumns", 2 ** 31, tileWidthPx);
-  const heightPx = number(0x00480007, "TotalPixelMatrixRows", 2 ** 31, tileHeightPx);
+  // Other images are of one tile.
+  const isTiled = meta.sopClassUid === WHOLE_SLIDE;
+  const widthPx = number(
+    0x00480006,
+    "TotalPixelMatrixColumns",
+    2 ** 31,
+    isTiled ? undefined : tileWidthPx,
+  );
+  const heightPx = number(
+    0x00480007,
+    "TotalPixelMatrixRows",
+    2 ** 31,
+    isTiled ? undefined : tileHeightPx,
+  );
   const frames = number(NUMBER_OF_FRAMES, "NumberOfFrames", MAX_FRAMES, 1);
-  const uid = (tag: number, name: string) => {
-    const value = texts(dict, tag)[0];
-    if (value === undefined) throw dicomError(source, `it has no ${name}`);
-    return value;
-  };
   const organization = texts(dict, DIMENSION_ORGANIZATION_TYPE)[0];
   const tiled = { widthPx, heightPx, tileWidthPx, tileHeightPx, frames };
   // Where nothing says, a picture of one tile needs no positions.
@@ -250,8 +268,8 @@ export async function readInstance(source: Source, meta: FileMeta): Promise<Inst
   const concatenationUid = texts(dict, 0x00209161)[0];
   return {
     source,
-    sopInstanceUid: uid(0x00080018, "SOPInstanceUID"),
-    seriesInstanceUid: uid(0x0020000e, "SeriesInstanceUID"),
+    sopInstanceUid: texts(dict, 0x00080018)[0] ?? source.location,
+    seriesInstanceUid: texts(dict, 0x0020000e)[0] ?? "",
     pyramidUid: texts(dict, 0x00080019)[0],
     flavour: texts(dict, 0x00080008)[2],
     concatenation: concatenationUid === undefined ? undefined : {
@@ -299,19 +317,21 @@ async function walkDataset(
   datasetAt: number,
   encoding: Encoding,
 ): Promise<Dataset> {
-  const kept: ByteRange[] = [];
+  const kept: KeptElement[] = [];
   const ranges = new Map<number, ByteRange>();
   const positions: FramePosition[] = [];
-  let keptAt: number | undefined;
+  /** The element before, where it is kept. */
+  let last: Element | undefined;
   let pixels: Element | undefined;
   let elements = 0;
   let tiledFull = false;
 
   const visitTop = (element: Element) => {
     const { tag, offsetBytes, valueAt, lengthBytes } = element;
-    if (keptAt !== undefined) {
-      kept.push({ offsetBytes: keptAt, lengthBytes: offsetBytes - keptAt });
-      keptAt = undefined;
+    if (last !== undefined) {
+      const { tag, offsetBytes: at } = last;
+      kept.push({ tag, offsetBytes: at, lengthBytes: offsetBytes - at });
+      last = undefined;
     }
     if (++elements > MAX_ELEMENTS) throw dicomError(source, "it has too many attributes");
     if (tag === PIXEL_DATA) {
@@ -321,7 +341,7 @@ async function walkDataset(
     if (lengthBytes !== undefined) ranges.set(tag, { offsetBytes: valueAt, lengthBytes });
     if (tag === DIMENSION_ORGANIZATION_TYPE) tiledFull = text(element) === "TILED_FULL";
     if (tag === PER_FRAME_FUNCTIONAL_GROUPS) return tiledFull ? "skip" : "enter";
-    if (isHarmless(tag)) keptAt = offsetBytes;
+    if (isHarmless(tag)) last = element;
     return "skip";
   };
   const visitFrame = (element: Element, frame: number) => {
@@ -428,17 +448,27 @@ async function readAttributes(
     }
   }
   const { data } = await loadDcmJs();
+  const unreadable = "its attributes cannot be parsed";
+  let parsed: { meta: Attributes; dict: Attributes };
   try {
-    return data.DicomMessage.readFile(file.buffer);
+    parsed = data.DicomMessage.readFile(file.buffer);
   } catch (cause) {
     // Its words are not repeated, since they may quote values.
-    throw dicomError(source, "its attributes cannot be parsed", undefined, { cause });
+    throw dicomError(source, unreadable, undefined, { cause });
   }
+  // A value of an odd length is read beyond its end, and then all that follows is something else.
+  if (kept.some(({ tag }) => !(key(tag) in parsed.dict))) throw dicomError(source, unreadable);
+  return parsed;
+}
+
+/** A tag as dcmjs writes it. */
+function key(tag: number): string {
+  return tag.toString(16).padStart(8, "0").toUpperCase();
 }
 
 /** An attribute's values. */
 function values(attributes: Attributes | undefined, tag: number): readonly unknown[] {
-  return attributes?.[formatTag(tag).replace(/\W/g, "")]?.Value ?? [];
+  return attributes?.[key(tag)]?.Value ?? [];
 }
 
 /** An attribute's values that are numbers. */
@@ -552,12 +582,12 @@ function readLayout(
   if (photometric === undefined || samplesPerPixel !== (photometric.startsWith("grey") ? 1 : 3)) {
     return `photometric interpretation ${interpretation} in ${samplesPerPixel} samples, ${compression}`;
   }
-  if (
-    (bitsPerSample !== 8 && bitsPerSample !== 16) || bitsStored < 1 || bitsStored > bitsPerSample ||
-    one(0x00280102, bitsStored - 1) !== bitsStored - 1 || one(0x00280103, 0) !== 0
-  ) {
-    return `pixels of ${bitsStored} bits in ${bitsPerSample}, signed or not the low ones`;
+  if ((bitsPerSample !== 8 && bitsPerSample !== 16) || !(bitsStored <= bitsPerSample)) {
+    return `${bitsStored} bits a sample in ${bitsPerSample}`;
   }
+  if (one(0x00280103, 0) !== 0) return "signed samples";
+  const highBit = one(0x00280102, bitsStored - 1);
+  if (highBit !== bitsStored - 1) return `high bit ${highBit} of ${bitsStored}`;
   const subsampled = compression === "none" && interpretation === "YBR_FULL_422";
   if (subsampled && (bitsPerSample !== 8 || planar || widthPx % 2 !== 0)) {
     return "YBR_FULL_422 of other than 8 bits, in planes or of an odd width";
