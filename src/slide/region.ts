@@ -44,6 +44,8 @@ export interface TileGrid {
     bottomPx: number,
   ): Iterable<Placement>;
   readTile(column: number, row: number, signal?: AbortSignal): Promise<RawTile>;
+  /** The level of which missing tiles are made, filtered; absent where they are background. */
+  readonly finer?: number;
   /**
    * Says that these tiles are read next, so that a distant source joins their ranges (see
    * `Source.prefetch`). Never fails: reading does. Absent where the source is near.
@@ -279,26 +281,52 @@ export class TiledSlide implements Slide {
     const { downsample } = this.levels[level]!;
     // Pixels of the level per pixel that is read, and where the rectangle begins in the level.
     const ratioX = mpp / (mppX * downsample), ratioY = mpp / (mppY * downsample);
-    const left = x0Px / downsample, top = y0Px / downsample;
-    const xPx = Math.floor(left), yPx = Math.floor(top);
-    const filter = new AreaFilter({
-      sourceWidthPx: Math.ceil(left + widthPx * ratioX) - xPx,
+    const data = await this.#filter(level, {
+      leftPx: x0Px / downsample,
+      topPx: y0Px / downsample,
       widthPx,
       heightPx,
       ratioX,
       ratioY,
-      shiftX: left - xPx,
-      shiftY: top - yPx,
+      signal,
     });
-    const rows = Math.ceil(top + heightPx * ratioY) - yPx;
-    const width = Math.ceil(left + widthPx * ratioX) - xPx;
+    return { data, widthPx, heightPx };
+  }
+
+  /** A rectangle that begins in a level's pixels, filtered to so many: RGB `[heightPx, widthPx, 3]`. */
+  async #filter(
+    level: number,
+    { leftPx, topPx, widthPx, heightPx, ratioX, ratioY, signal }: {
+      readonly leftPx: number;
+      readonly topPx: number;
+      /** Of what comes out. */
+      readonly widthPx: number;
+      readonly heightPx: number;
+      /** The level's pixels per pixel that comes out. */
+      readonly ratioX: number;
+      readonly ratioY: number;
+      readonly signal: AbortSignal | undefined;
+    },
+  ): Promise<Uint8Array> {
+    const xPx = Math.floor(leftPx), yPx = Math.floor(topPx);
+    const width = Math.ceil(leftPx + widthPx * ratioX) - xPx;
+    const rows = Math.ceil(topPx + heightPx * ratioY) - yPx;
+    const filter = new AreaFilter({
+      sourceWidthPx: width,
+      widthPx,
+      heightPx,
+      ratioX,
+      ratioY,
+      shiftX: leftPx - xPx,
+      shiftY: topPx - yPx,
+    });
+    const grid = this.#parts.levels[level]!;
     const perStrip = Math.max(1, Math.floor(STRIP_BYTES / (3 * width)));
     for (let row = 0; row < rows; row += perStrip) {
-      const grid = this.#parts.levels[level]!;
       const strip = Math.min(perStrip, rows - row);
       filter.add((await this.#readGrid(grid, level, xPx, yPx + row, width, strip, signal)).data);
     }
-    return { data: filter.finish(), widthPx, heightPx };
+    return filter.finish();
   }
 
   async rawTile(level: number, column: number, row: number): Promise<RawTile> {
@@ -438,6 +466,36 @@ export class TiledSlide implements Slide {
     return picture;
   }
 
+  /** A tile that the file lacks, made of a finer level. */
+  async #fromFiner(
+    grid: TileGrid,
+    level: number,
+    column: number,
+    row: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Uint8Array> {
+    const { tileWidthPx, tileHeightPx } = grid;
+    const finer = this.#parts.levels[level]!;
+    const ratioX = finer.widthPx / grid.widthPx, ratioY = finer.heightPx / grid.heightPx;
+    const xPx = column * tileWidthPx, yPx = row * tileHeightPx;
+    const widthPx = Math.min(tileWidthPx, grid.widthPx - xPx);
+    const heightPx = Math.min(tileHeightPx, grid.heightPx - yPx);
+    const data = await this.#filter(level, {
+      leftPx: xPx * ratioX,
+      topPx: yPx * ratioY,
+      widthPx,
+      heightPx,
+      ratioX,
+      ratioY,
+      signal,
+    });
+    const tile = new Uint8Array(tileWidthPx * tileHeightPx * 3);
+    for (let y = 0; y < heightPx; y++) {
+      tile.set(data.subarray(3 * y * widthPx, 3 * (y + 1) * widthPx), 3 * y * tileWidthPx);
+    }
+    return tile;
+  }
+
   /** A decoded tile, or undefined where the file has none. */
   async #tile(
     grid: TileGrid,
@@ -451,7 +509,12 @@ export class TiledSlide implements Slide {
     const known = this.#cache.get(key);
     if (known !== undefined) return known;
     const raw = await grid.readTile(column, row, signal);
-    if (raw.data.length === 0) return undefined;
+    if (raw.data.length === 0) {
+      if (grid.finer === undefined) return undefined;
+      const tile = await this.#fromFiner(grid, grid.finer, column, row, signal);
+      this.#cache.put(key, tile);
+      return tile;
+    }
     try {
       const tile = await this.#decoder.decode(raw, signal);
       this.#cache.put(key, tile);
