@@ -70,7 +70,7 @@ export async function openDicomSet(
   sources: Iterable<Source>,
   where: string,
 ): Promise<SlideParts> {
-  const { instances, files, otherClass } = await collect(sources, undefined);
+  const { instances, otherClass } = await collect(sources, undefined);
   try {
     const largest = instances.filter(isVolume).sort(bySize)[0];
     if (largest === undefined) {
@@ -84,7 +84,7 @@ export async function openDicomSet(
       throw new SlideFormatError(
         `Cannot open "${where}": ${
           instances.length === 0
-            ? `none of its ${files} files is a DICOM file`
+            ? "none of its files is a DICOM file"
             : `none of its ${instances.length} DICOM files is a level of a slide`
         }`,
         { path: where, ...(instances.length === 0 ? {} : { format: "dicom" }) },
@@ -110,12 +110,10 @@ function noWholeSlide(source: Source, sopClassUid: string): UnsupportedError {
 async function collect(
   sources: Iterable<Source>,
   series: string | undefined,
-): Promise<{ instances: Instance[]; files: number; otherClass: string | undefined }> {
+): Promise<{ instances: Instance[]; otherClass: string | undefined }> {
   const instances: Instance[] = [];
-  let files = 0;
   let otherClass: string | undefined;
   for (const source of sources) {
-    files++;
     let used = false;
     try {
       const meta = await readFileMeta(source);
@@ -139,7 +137,7 @@ async function collect(
       if (!used) await source.close();
     }
   }
-  return { instances, files, otherClass };
+  return { instances, otherClass };
 }
 
 function isVolume({ flavour }: Instance): boolean {
