@@ -12,6 +12,9 @@ export interface Overview extends Picture {
 /** The longer side of an overview, in pixels, where the slide is that large. */
 export const OVERVIEW_SIDE_PX = 2048;
 
+/** A smaller level with a longer side of this many pixels will do where else level 0 were read. */
+const LEAST_SIDE_PX = 512;
+
 /** Bytes of the strips that a level is read in. */
 const STRIP_BYTES = 16 << 20;
 
@@ -19,7 +22,7 @@ const known = new WeakMap<Slide, Overview>();
 
 /**
  * The whole slide at most OVERVIEW_SIDE_PX on its longer side, filtered by area from the smallest
- * level that is as large. Made once for a slide and kept; memory does not grow with the slide.
+ * level that is as large, or level 1 as it is where only level 0 is. Made once for a slide and kept; memory does not grow with the slide.
  * @throws what `Slide.readRegion` throws.
  */
 export async function overviewOf(slide: Slide, signal?: AbortSignal): Promise<Overview> {
@@ -38,12 +41,21 @@ async function readOverview(
 ): Promise<Overview> {
   const [base] = slide.levels;
   const scale = Math.min(1, sidePx / Math.max(base!.widthPx, base!.heightPx));
-  const widthPx = Math.max(1, Math.round(base!.widthPx * scale));
-  const heightPx = Math.max(1, Math.round(base!.heightPx * scale));
-  const level = Math.max(
+  let widthPx = Math.max(1, Math.round(base!.widthPx * scale));
+  let heightPx = Math.max(1, Math.round(base!.heightPx * scale));
+  let level = Math.max(
     0,
     slide.levels.findLastIndex((level) => level.widthPx >= widthPx && level.heightPx >= heightPx),
   );
+  // Level 0 is most of a slide's bytes, which may have to come from far away.
+  const second = slide.levels[1];
+  if (
+    level === 0 && scale < 1 && second !== undefined &&
+    Math.max(second.widthPx, second.heightPx) >= LEAST_SIDE_PX
+  ) {
+    level = 1;
+    ({ widthPx, heightPx } = second);
+  }
   const from = slide.levels[level]!;
   const filter = new AreaFilter({
     sourceWidthPx: from.widthPx,

@@ -136,6 +136,25 @@ Deno.test("overviewOf() reads the smallest level that is large enough, once, in 
   assert.ok(overview.data.every((byte, i) => byte === whole.data[i]));
 });
 
+Deno.test("overviewOf() does not read level 0 where a smaller level will do", async () => {
+  const rows: [level1: number, read: number, sidePx: number][] = [
+    [2100, 1, OVERVIEW_SIDE_PX],
+    [1000, 1, 1000],
+    [512, 1, 512],
+    [511, 0, OVERVIEW_SIDE_PX],
+  ];
+  for (const [side, level, sidePx] of rows) {
+    const slide = pyramid([
+      picture(5000, 25),
+      picture(side, Math.ceil(side / 200)),
+      picture(100, 1),
+    ]);
+    const overview = await overviewOf(slide);
+    assert.deepEqual([slide.reads[0]!.level, overview.widthPx], [level, sidePx]);
+    assert.equal(overview.downsampleX, 4000 / sidePx);
+  }
+});
+
 Deno.test("overviewOf() keeps a long thin slide's pixel", async () => {
   const overview = await overviewOf(pyramid([picture(20_000, 3)]));
   assert.deepEqual([overview.widthPx, overview.heightPx], [OVERVIEW_SIDE_PX, 1]);
