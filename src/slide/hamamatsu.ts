@@ -121,6 +121,7 @@ export async function openHamamatsu(
     },
     associated,
     background: [255, 255, 255],
+    icc: first.bytes(TAG.ICCProfile),
     close: () => source.close(),
   };
 }

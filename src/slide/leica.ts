@@ -212,6 +212,7 @@ export function openLeica(source: Source, directories: readonly TiffDirectory[])
     properties: { vendor: "leica", ...resolution(first, all), objectivePower, all },
     associated,
     background: [255, 255, 255],
+    icc: first.bytes(TAG.ICCProfile),
     close: () => source.close(),
   };
 }

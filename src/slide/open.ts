@@ -72,11 +72,13 @@ export async function openSlide(
     if (isDicom(head)) return new TiledSlide(await openDicomFile(source, path), options);
     if (isZip(head)) return new TiledSlide(await openDicomZip(source, options.workDir), options);
     const picture = pictureFormat(head);
+    const directories = picture === undefined
+      ? await readNdpi(source) ?? await readTiff(source)
+      : undefined;
+    if (directories === undefined) await refuseKnown(source);
     if (picture !== undefined) {
       return new TiledSlide(await openPicture(source, picture, options.workDir), options);
     }
-    const directories = await readNdpi(source) ?? await readTiff(source);
-    if (directories === undefined) await refuseKnown(source);
     const format = directories && TIFF_FORMATS.find(({ is }) => is(directories));
     if (directories === undefined || format === undefined) {
       throw new SlideFormatError(

@@ -128,6 +128,7 @@ export function openPhilips(source: Source, directories: readonly TiffDirectory[
     },
     associated,
     background: [255, 255, 255],
+    icc: first.bytes(TAG.ICCProfile),
     close: () => source.close(),
   };
 }

@@ -74,6 +74,7 @@ export function openTrestle(source: Source, directories: readonly TiffDirectory[
     properties: { vendor: "trestle", mppX, mppY, objectivePower, all },
     associated: new Map(),
     background: [red, green, blue],
+    icc: first.bytes(TAG.ICCProfile),
     close: () => source.close(),
   };
 }

@@ -155,6 +155,7 @@ export function openVentana(source: Source, directories: readonly TiffDirectory[
     properties: { vendor: "ventana", mppX: mpp, mppY: mpp, objectivePower, all },
     associated,
     background: [255, 255, 255],
+    icc: top.directory.bytes(TAG.ICCProfile),
     close: () => source.close(),
   };
 
