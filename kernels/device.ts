@@ -274,9 +274,44 @@ export class Gpu {
   }
 }
 
+/**
+ * Runs `action` with standard error closed to native code. While Dawn lists adapters it writes
+ * warnings and stack traces there that no user can act on: of drivers that are not for this machine,
+ * and of limits that it lowers itself. It lists them before `requestAdapter` returns its promise, so
+ * that nothing of JavaScript's is lost. Where the C library cannot be called they are shown.
+ */
+function quietly<T>(action: () => T): T {
+  let libc;
+  try {
+    libc = Deno.dlopen("libc.so.6", {
+      dup: { parameters: ["i32"], result: "i32" },
+      dup2: { parameters: ["i32", "i32"], result: "i32" },
+      close: { parameters: ["i32"], result: "i32" },
+      open: { parameters: ["buffer", "i32"], result: "i32" },
+    });
+  } catch {
+    return action();
+  }
+  const { dup, dup2, close, open } = libc.symbols;
+  const STDERR = 2, O_WRONLY = 1;
+  const kept = dup(STDERR);
+  const nowhere = open(new TextEncoder().encode("/dev/null\0"), O_WRONLY);
+  try {
+    if (kept >= 0 && nowhere >= 0) dup2(nowhere, STDERR);
+    return action();
+  } finally {
+    if (kept >= 0) {
+      dup2(kept, STDERR);
+      close(kept);
+    }
+    if (nowhere >= 0) close(nowhere);
+    libc.close();
+  }
+}
+
 async function requestAdapter(api: GPU): Promise<GPUAdapter | null> {
   try {
-    return await api.requestAdapter({ powerPreference: "high-performance" });
+    return await quietly(() => api.requestAdapter({ powerPreference: "high-performance" }));
   } catch (cause) {
     const message = (cause as Error).message;
     // Dawn's way of saying that there is none, or none of that name.

@@ -7,29 +7,7 @@
 
 import * as v from "valibot";
 import { ConfigError } from "./errors.ts";
-
-/** A value that no log, error or JSON may show; `reveal()` is for the one place that sends it. */
-export class Secret {
-  readonly #value: string;
-  constructor(value: string) {
-    this.#value = value;
-  }
-  reveal(): string {
-    return this.#value;
-  }
-  toString(): string {
-    return "[secret]";
-  }
-  toJSON(): string {
-    return "[secret]";
-  }
-  [Symbol.for("Deno.customInspect")](): string {
-    return "[secret]";
-  }
-  [Symbol.for("nodejs.util.inspect.custom")](): string {
-    return "[secret]";
-  }
-}
+import { Secret } from "./secrets.ts";
 
 export type Classifier = "grid" | "nuclei";
 export type LogLevel = "debug" | "info" | "warning" | "error";
@@ -59,6 +37,8 @@ export interface DevelopmentConfig extends CommonConfig {
   readonly input: string | undefined;
   /** Where to look for a slide otherwise. */
   readonly inputDir: string;
+  /** True where INPUT_DIR names it: then it must be there. */
+  readonly inputDirIsGiven: boolean;
 }
 
 export type Credentials =
@@ -182,6 +162,15 @@ export const VARIABLES: readonly {
   { name: "LOG_LEVEL", when: "both", meaning: "debug, info (default), warning or error" },
 ];
 
+/** Variables whose values are taken out of the environment once they are read. */
+export const SECRET_VARIABLES: readonly string[] = [
+  "SCAN_URL",
+  "SCAN_URL_ZIP",
+  "JWT_TOKEN",
+  "API_KEY_SECRET",
+  "DEBUG_FILE_UPLOAD_URL",
+];
+
 /** Removes the query and any user name from a URL, for messages. Text that is no URL becomes "[not a URL]". */
 export function withoutQuery(url: string): string {
   const parsed = URL.parse(url);
@@ -190,6 +179,13 @@ export function withoutQuery(url: string): string {
 
 const text = (what: string) =>
   v.pipe(v.string(), v.regex(/^[^\s\p{Cc}]+$/u, `must be ${what}, without spaces`));
+/** What goes into a header: visible ASCII (RFC 9110 §5.5), checked before the run and not after it. */
+const token = (what: string) =>
+  v.pipe(
+    v.string(),
+    v.regex(/^[\x21-\x7e]+$/, `must be ${what}, in visible ASCII`),
+    v.minLength(6, `must be ${what}, of 6 characters at least`),
+  );
 const path = v.pipe(
   v.string(),
   v.nonEmpty("must be a path"),
@@ -255,10 +251,18 @@ const productionSchema = v.object({
     v.regex(/^[A-Za-z0-9+/_=-]+$/, "must be the task's number or its base64 text"),
   ),
   SCAN_ID: v.pipe(v.string(), v.regex(/^\d+$/, "must be the scan's number")),
-  JWT_TOKEN: v.optional(text("a token")),
+  JWT_TOKEN: v.optional(token("a token")),
   API_KEY_ID: v.optional(text("a key's identifier")),
-  API_KEY_SECRET: v.optional(text("a secret")),
-  API_URL: v.optional(httpUrl),
+  API_KEY_SECRET: v.optional(token("a secret")),
+  API_URL: v.optional(
+    v.pipe(
+      httpUrl,
+      v.check((s) => {
+        const url = URL.parse(s);
+        return url === null || url.username + url.password + url.search + url.hash === "";
+      }, "must be a URL without user, password, query and fragment"),
+    ),
+  ),
   DEBUG_FILE_UPLOAD_URL: v.optional(httpUrl),
   STREAM: v.optional(v.picklist(["0", "1"], "must be 0 or 1"), "1"),
   WORK_DIR: v.optional(path),
@@ -331,6 +335,7 @@ export function readConfig(
       ...shared(parsed, "grid"),
       input: parsed.INPUT,
       inputDir: folder(parsed.INPUT_DIR, "/input", "./input"),
+      inputDirIsGiven: parsed.INPUT_DIR !== undefined,
     };
   }
 

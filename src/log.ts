@@ -6,6 +6,7 @@
 
 import { configureSync, getLogger, type LogRecord, resetSync } from "@logtape/logtape";
 import type { LogLevel } from "./config.ts";
+import { redact } from "./secrets.ts";
 
 /** What a run says while it works; one message is one line. */
 export interface Log {
@@ -19,15 +20,19 @@ export interface Log {
 
 const KEPT_LINES = 10_000;
 
-function format(record: LogRecord): string {
-  const time = new Date(record.timestamp).toISOString();
-  // A line break in a file's name or a server's answer makes no second line, an escape no colour.
+/** Text without control characters: a line break in a file's name makes no second line, an escape no colour. */
+export function oneLine(text: string): string {
   // deno-lint-ignore no-control-regex -- control characters are what is looked for
-  const message = record.message.join("").replace(/[\x00-\x1f\x7f]/g, (character) => {
+  return text.replace(/[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]/g, (character) => {
     const known: Record<string, string> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
     return known[character] ?? `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
   });
-  return `${time} ${record.level.toUpperCase()} ${message}`;
+}
+
+function format(record: LogRecord): string {
+  const time = new Date(record.timestamp).toISOString();
+  const message = oneLine(record.message.join(""));
+  return redact(`${time} ${record.level.toUpperCase()} ${message}`);
 }
 
 /**

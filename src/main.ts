@@ -8,7 +8,8 @@ import { availableParallelism, tmpdir } from "node:os";
 import { statSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { KernelError } from "../kernels/errors.ts";
-import { type Config, readConfig, VARIABLES } from "./config.ts";
+import { readConfig, SECRET_VARIABLES, VARIABLES } from "./config.ts";
+import { redact } from "./secrets.ts";
 import {
   CodecError,
   ConfigError,
@@ -19,7 +20,7 @@ import {
   TechcyteError,
   UnsupportedError,
 } from "./errors.ts";
-import { startLog } from "./log.ts";
+import { oneLine, startLog } from "./log.ts";
 import { INTERRUPTED, Run } from "./mode/run.ts";
 
 /** Exit codes, as in the README's table. */
@@ -68,23 +69,7 @@ Exit codes
 `;
 }
 
-/** What must not appear in any output, whatever error carries it. */
-function secretsOf(config: Config): string[] {
-  if (config.mode !== "production") return [];
-  const { scanUrl, debugFileUploadUrl, credentials } = config;
-  const queries = [scanUrl, debugFileUploadUrl].flatMap((url) =>
-    url === undefined ? [] : [URL.parse(url.reveal())?.search.slice(1) ?? ""]
-  );
-  const token = credentials.kind === "jwt" ? credentials.token : credentials.secret;
-  return [...queries, token.reveal()].filter((secret) => secret.length >= 4);
-}
-
 let run: Run | undefined;
-let secrets: string[] = [];
-
-function redact(text: string): string {
-  return secrets.reduce((text, secret) => text.replaceAll(secret, "[secret]"), text);
-}
 
 async function main(): Promise<number> {
   try {
@@ -103,7 +88,8 @@ async function main(): Promise<number> {
       tempDir: tmpdir(),
       isFolder: (path) => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false,
     });
-    secrets = secretsOf(config);
+    // What a vendor's code cannot find it cannot print.
+    for (const name of SECRET_VARIABLES) Deno.env.delete(name);
     const log = startLog(config.logLevel, (line) => {
       run?.endProgress();
       console.error(redact(line));
@@ -125,12 +111,20 @@ async function main(): Promise<number> {
     const code = exitCodeOf(error);
     const { message, stack, cause } = error instanceof Error ? error : new Error(String(error));
     const inner = cause instanceof Error ? cause.stack : undefined;
-    console.error(redact(`error: ${message}`));
+    console.error(redact(`error: ${oneLine(message)}`));
     // Unforeseen, or a vendor's own: where it happened is what they need.
     if (code === 1) console.error(redact(inner ?? stack ?? ""));
     return code;
   }
 }
+
+// Thrown in a timer or a listener, where nobody can catch it.
+globalThis.addEventListener("error", (event) => {
+  event.preventDefault();
+  if (run?.failUnhandled(event.error)) return;
+  console.error(redact(`error: Uncaught: ${event.error?.stack ?? event.message}`));
+  Deno.exit(1);
+});
 
 globalThis.addEventListener("unhandledrejection", (event) => {
   event.preventDefault();

@@ -5,10 +5,10 @@ import {
   type Machine,
   type ProductionConfig,
   readConfig,
-  Secret,
   VARIABLES,
   withoutQuery,
 } from "../src/config.ts";
+import { Secret } from "../src/secrets.ts";
 import { ConfigError } from "../src/errors.ts";
 
 const MACHINE: Machine = { cores: 3, tempDir: "/tmp", isFolder: () => false };
@@ -82,6 +82,7 @@ Deno.test("readConfig() needs DEV=1 alone for development", () => {
     scanId: "test_scan",
     classifier: "grid",
     adapter: undefined,
+    inputDirIsGiven: false,
     nucleiThreshold: undefined,
     onBadTile: "throw",
     outputDir: "./output",

@@ -54,7 +54,13 @@ export async function classifyNuclei(slide: Slide, context: Context): Promise<Re
     );
   }
   const { widthPx, heightPx } = slide.levels[0]!;
-  const mask = findTissue(await overviewOf(slide, signal), mppX);
+  if (Math.max(mppX, mppY) > 1.1 * Math.min(mppX, mppY)) {
+    log.warn(
+      `The slide's pixels are ${mppX} × ${mppY} µm: what is round on glass is not in them, ` +
+        `and nuclei may be missed`,
+    );
+  }
+  const mask = findTissue(await overviewOf(slide, context), mppX);
   // A slide smaller than a tile gets a smaller one.
   const longer = Math.ceil(Math.max(widthPx * mppX, heightPx * mppY) / MPP);
   const corePx = Math.min(CORE_PX, Math.max(64, Math.ceil(longer / 64) * 64));
@@ -65,9 +71,10 @@ export async function classifyNuclei(slide: Slide, context: Context): Promise<Re
   const level = slide.levels[grid.level]!;
   const haloPx = haloFor(grid.mppX);
   log.info(
-    `Nuclei: ${grid.tiles.length} tiles of ${corePx} px at ${grid.mppX.toFixed(3)} µm/px ` +
+    `Nuclei: tiles of ${corePx} px: ${grid.tiles.length}, at ${grid.mppX.toFixed(3)} µm/px ` +
       `from level ${grid.level}`,
   );
+  if (grid.tiles.length === 0) log.warn("No tissue was found: the slide is taken as empty");
   const found = new Detections();
   const least = config.nucleiThreshold ?? LEAST_RESPONSE;
   const network = await NucleiNetwork.create(gpu, grid.mppX, { corePx, haloPx });

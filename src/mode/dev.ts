@@ -4,7 +4,9 @@ import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { DevelopmentConfig } from "../config.ts";
 import { ConfigError, SlideFormatError, SourceError } from "../errors.ts";
-import { type Results, serializeResults } from "../results/schema.ts";
+import { isPlaceholder } from "../classifier/grid.ts";
+import { oneLine } from "../log.ts";
+import { type FeatureCollection, type Results, serializeResults } from "../results/schema.ts";
 import { MemorySource, type Source } from "../slide/source.ts";
 import type { Run } from "./run.ts";
 
@@ -23,19 +25,28 @@ export async function development(config: DevelopmentConfig, run: Run): Promise<
   const input = await findInput(config, run);
   say(
     `Processing image: ${
-      typeof input === "string" ? input : `${input.location} (no slide in "${config.inputDir}")`
+      typeof input === "string"
+        ? oneLine(input)
+        : `${input.location} (no slide in "${config.inputDir}")`
     }`,
   );
   const results = await run.classify(input, gpu);
-  const count = results.scanResults.reduce(
-    (sum, { geojson }) => sum + (geojson?.features.length ?? 0),
-    0,
-  );
-  say(`Generated ${count} ${config.classifier === "grid" ? "fake " : ""}annotations`);
+  const count = results.scanResults.reduce((sum, { geojson }) => sum + countFindings(geojson), 0);
+  const what = count === 1 ? "annotation" : "annotations";
+  say(`Generated ${count} ${isPlaceholder(results) ? "fake " : ""}${what}`);
   await run.writeOutputs(input, results);
   say(`Visualization saved to ${join(config.outputDir, "result.png")}`);
   say(`Results JSON: ${print(results, join(config.outputDir, "result.json"))}`);
   gpu?.close();
+}
+
+/** Every point of a MultiPoint is a finding, everything else is one as a whole. */
+function countFindings(geojson: FeatureCollection | undefined): number {
+  return (geojson?.features ?? []).reduce(
+    (sum, { geometry }) =>
+      sum + (geometry?.type === "MultiPoint" ? geometry.coordinates.length : 1),
+    0,
+  );
 }
 
 function print(results: Results, path: string): string {
@@ -49,7 +60,7 @@ function print(results: Results, path: string): string {
 
 /** INPUT, else the first slide in INPUT_DIR by name, else the sample. */
 async function findInput(
-  { input, inputDir }: DevelopmentConfig,
+  { input, inputDir, inputDirIsGiven }: DevelopmentConfig,
   run: Run,
 ): Promise<string | Source> {
   if (input !== undefined) {
@@ -61,7 +72,7 @@ async function findInput(
       throw new ConfigError(`${cause.message}; INPUT must name a slide`, "INPUT", { cause });
     }
   }
-  const files = filesIn(inputDir);
+  const files = filesIn(inputDir, inputDirIsGiven);
   for (const path of files) {
     try {
       await run.open(path);
@@ -82,13 +93,16 @@ async function findInput(
   return new MemorySource(encodeSample().svs, "the built-in synthetic sample");
 }
 
-/** Regular files of a folder by name, hidden ones left out; none where there is no such folder. */
-function filesIn(folder: string): string[] {
+/**
+ * Regular files of a folder by name, hidden ones left out; none where there is no such folder,
+ * unless somebody named it.
+ */
+function filesIn(folder: string, isGiven: boolean): string[] {
   let names: string[];
   try {
     names = readdirSync(folder);
   } catch (cause) {
-    if ((cause as { code?: string }).code === "ENOENT") return [];
+    if (!isGiven && (cause as { code?: string }).code === "ENOENT") return [];
     throw new ConfigError(
       `Cannot look into INPUT_DIR "${folder}": ${(cause as Error).message}`,
       "INPUT_DIR",

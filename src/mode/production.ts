@@ -43,10 +43,15 @@ export interface ProductionRun {
 export async function production(config: ProductionConfig, run: ProductionRun): Promise<void> {
   let failure: unknown;
   try {
+    const client = new TechcyteClient(config, { log: run.log, signal: run.signal });
+    // A wrong key is better known before the work than after it.
+    await client.authenticate();
     const results = await classifyScan(config, run);
-    await post(config, run, results);
+    await post(client, config, run, results);
   } catch (error) {
     failure = error;
+    // The upload below may be the last thing that there is time for.
+    if (run.signal.aborted) run.log.error((error as Error).message);
     throw error;
   } finally {
     await uploadDebugFiles(config, run.log, { failure });
@@ -112,19 +117,41 @@ async function download(config: ProductionConfig, run: ProductionRun): Promise<S
 }
 
 async function post(
+  client: TechcyteClient,
   config: ProductionConfig,
   run: ProductionRun,
   results: Results,
 ): Promise<void> {
+  run.signal.throwIfAborted();
   try {
-    await new TechcyteClient(config, { log: run.log, signal: run.signal }).postResults(results);
+    await untilHurried(client.postResults(results), run.signal);
     run.print(`Results posted to ${config.apiUrl}\n`);
   } catch (error) {
-    if (error instanceof TechcyteError) {
+    if (error instanceof TechcyteError || run.signal.aborted) {
       run.print("Results JSON (for debugging): ");
       for (const piece of serializeResults(results)) run.print(piece);
       run.print("\n");
     }
     throw error;
+  }
+}
+
+/** Milliseconds that a post under way has to be answered once the run is told to stop. */
+const HURRIED_MS = 3_000;
+
+/** Waits for a post, but not long where the run was told to stop: `docker stop` kills after 10 s. */
+async function untilHurried(posting: Promise<void>, signal: AbortSignal): Promise<void> {
+  const done = new AbortController();
+  const hurried = new Promise<never>((_, reject) => {
+    signal.addEventListener("abort", () => {
+      const timer = setTimeout(() => reject(signal.reason), HURRIED_MS);
+      done.signal.addEventListener("abort", () => clearTimeout(timer));
+    }, { signal: done.signal });
+  });
+  try {
+    await Promise.race([posting, hurried]);
+  } finally {
+    done.abort();
+    posting.catch(() => {}); // Left behind: its fate is no longer this run's to say.
   }
 }

@@ -1,16 +1,17 @@
 /** One run, in either mode: from the GPU to written outputs, under a deadline and signals. */
 
 import { join } from "node:path";
+import process from "node:process";
 import type { Gpu } from "../../kernels/device.ts";
 import type { Config } from "../config.ts";
 import type { Context } from "../context.ts";
-import { ConfigError, InterruptedError } from "../errors.ts";
-import type { Log } from "../log.ts";
+import { ConfigError, InterruptedError, ResultsError } from "../errors.ts";
+import { type Log, oneLine } from "../log.ts";
 import { overviewOf } from "../pipeline/overview.ts";
-import { processImage } from "../process_image.ts";
 import { checkWritable, writeWhole } from "../report/files.ts";
 import { renderOverlay } from "../report/overlay.ts";
 import { checkResults, type Results, serializeResults } from "../results/schema.ts";
+import { redact } from "../secrets.ts";
 import { openSlide } from "../slide/open.ts";
 import type { Slide } from "../slide/slide.ts";
 import type { Source } from "../slide/source.ts";
@@ -37,6 +38,8 @@ export class Run {
   #progress: Progress;
   /** Ends the classification under way. */
   #fail: ((error: unknown) => void) | undefined;
+  /** Standard output is gone. */
+  #isMute = false;
   /** A classification failed or was interrupted. */
   #failed = false;
 
@@ -79,11 +82,20 @@ export class Run {
     this.#progress.stop();
   }
 
-  /** Writes text to standard output as it is. */
+  /**
+   * Writes text to standard output as it is, secrets struck out. Where nobody reads any more or the
+   * disk is full that is logged once: what is printed is not what a run is for.
+   */
   print(text: string): void {
     this.endProgress();
-    const bytes = new TextEncoder().encode(text);
-    for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
+    if (this.#isMute) return;
+    const bytes = new TextEncoder().encode(redact(text));
+    try {
+      for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
+    } catch (error) {
+      this.#isMute = true;
+      this.log.warn(`Cannot write to standard output: ${(error as Error).message}`);
+    }
   }
 
   /** Finds the GPU and prints the smoke test. @throws {KernelError} */
@@ -133,7 +145,7 @@ export class Run {
     const slide = await this.open(location);
     const { widthPx, heightPx } = slide.levels[0]!;
     this.log.info(
-      `Slide: ${slide.format}, ${widthPx} × ${heightPx} pixels, ${slide.levels.length} levels, ` +
+      `Slide: ${slide.format}, ${widthPx} × ${heightPx} pixels, levels: ${slide.levels.length}, ` +
         `${slide.properties.mppX ?? "unknown"} µm/px`,
     );
     let kept: Results | undefined;
@@ -150,17 +162,20 @@ export class Run {
       Math.max(0, this.#deadlineAtMs - Date.now()),
       INTERRUPTED,
     );
+    const freeExits = this.#trapExits();
     try {
       this.signal.throwIfAborted();
-      const results = await this.#untilInterrupted(
-        (async () => await processImage(slide, context))(),
-      );
+      const results = await this.#untilInterrupted((async () => {
+        // Here and not at the top: a file that does not even parse is the vendor's failure too.
+        const { processImage } = await import("../process_image.ts");
+        return await processImage(slide, context);
+      })());
       if (this.signal.aborted) {
         // Whoever heeds the signal may give what they have: half a count looks like a whole one.
         kept = results ?? kept;
         throw this.signal.reason;
       }
-      return withBadTiles(checkResults(results), slide, this.log);
+      return withBadTiles(this.#check(results), slide, this.log);
     } catch (error) {
       this.#failed = true;
       if (this.signal.aborted) {
@@ -171,9 +186,49 @@ export class Run {
         ? error
         : new ProcessImageError(`processImage failed: ${describe(error)}`, { cause: error });
     } finally {
+      freeExits();
       watchdog.stop();
       this.endProgress();
     }
+  }
+
+  /** @throws {ResultsError} for a wrong document, also for one that has a scan twice. */
+  #check(document: unknown): Results {
+    const results = checkResults(document);
+    const scans = new Set<string>();
+    for (const [i, { scanId }] of results.scanResults.entries()) {
+      if (scans.has(scanId)) {
+        throw new ResultsError(
+          `Cannot use the results: scanResults[${i}].scanId is "${scanId}", as an earlier one's is; ` +
+            `every entry becomes an evaluation of its own`,
+          `scanResults[${i}].scanId`,
+        );
+      }
+      if (scanId !== this.config.scanId) {
+        this.log.warn(`The results have scan "${scanId}", the task's is "${this.config.scanId}"`);
+      }
+      scans.add(scanId);
+    }
+    return results;
+  }
+
+  /**
+   * While processImage runs, an exit fails the classification instead: nothing would be posted, and
+   * the platform would see whatever code was given.
+   */
+  #trapExits(): () => void {
+    const { exit } = Deno, exitNode = process.exit;
+    const trap = (code?: unknown): never => {
+      const error = new Error(`processImage called exit(${code ?? ""}); return or throw instead`);
+      this.#fail?.(error);
+      throw error;
+    };
+    Deno.exit = trap;
+    process.exit = trap;
+    return () => {
+      Deno.exit = exit;
+      process.exit = exitNode;
+    };
   }
 
   /**
@@ -183,7 +238,7 @@ export class Run {
    */
   async writeOutputs(location: string | Source, results: Results): Promise<void> {
     this.#write("result.json", serializeResults(results));
-    const overview = await overviewOf(await this.open(location), this.signal);
+    const overview = await overviewOf(await this.open(location), this);
     const png = await renderOverlay(overview, 1 / overview.downsampleX, results);
     this.#write("result.png", [png]);
   }
@@ -219,6 +274,7 @@ export class Run {
   /** Waits for `work`; once the run is interrupted, for GRACE_MS more and then no longer. */
   async #untilInterrupted<T>(work: Promise<T>): Promise<T> {
     let timer: ReturnType<typeof setTimeout> | undefined;
+    const done = new AbortController();
     const given = new Promise<never>((_, reject) => {
       this.#fail = reject;
       this.signal.addEventListener("abort", () => {
@@ -226,12 +282,13 @@ export class Run {
           this.log.warn(`processImage did not heed context.signal for ${GRACE_MS / 1000} s`);
           reject(this.signal.reason);
         }, GRACE_MS);
-      }, { once: true });
+      }, { once: true, signal: done.signal });
     });
     try {
       return await Promise.race([work, given]);
     } finally {
       clearTimeout(timer);
+      done.abort();
       this.#fail = undefined;
       work.catch(() => {}); // Left behind: nobody waits for it any more.
     }
@@ -240,7 +297,7 @@ export class Run {
   #writePartial(kept: Results | undefined): void {
     if (kept === undefined) return;
     try {
-      this.#write("result.partial.json", serializeResults(kept));
+      this.#write("result.partial.json", serializeResults(checkResults(kept)));
       this.log.warn(
         `What was known is in "${join(this.config.outputDir, "result.partial.json")}"`,
       );
@@ -277,5 +334,5 @@ function isOurs(error: unknown): boolean {
 }
 
 function describe(error: unknown): string {
-  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  return error instanceof Error ? `${error.name}: ${error.message}` : oneLine(String(error));
 }

@@ -9,7 +9,8 @@
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import ky from "ky";
-import { type Secret, withoutQuery } from "../config.ts";
+import { withoutQuery } from "../config.ts";
+import { type Secret } from "../secrets.ts";
 import { SourceError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { backoffMs, reasonOf, RETRY, type RetryPolicy, sleep } from "../retry.ts";

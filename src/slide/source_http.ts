@@ -9,7 +9,8 @@
 import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import ky from "ky";
-import { Secret, withoutQuery } from "../config.ts";
+import { withoutQuery } from "../config.ts";
+import { Secret } from "../secrets.ts";
 import { SourceError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { backoffMs, reasonOf, RETRY, type RetryPolicy, sleep, withoutQueries } from "../retry.ts";
@@ -55,9 +56,13 @@ export interface HttpSourceOptions {
 const HEAD_BYTES = 64 << 10;
 /** The last bytes, fetched with the first header that the head does not hold: an SVS's last directories. */
 const TAIL_BYTES = 128 << 10;
-/** A read below this is of a header, and what follows it is read next. */
+/**
+ * A read below this is of a header, and what follows it is read next; some writers put a directory's
+ * values before it (Hamamatsu's, as in test3-DAPI-2-387.ndpi).
+ */
 const SMALL_READ_BYTES = 8 << 10;
 const READ_AHEAD_BYTES = 64 << 10;
+const READ_BEHIND_BYTES = 4 << 10;
 /** Ranges so near are one request, unless what lies between is more than a part of what is wanted. */
 const JOINED_GAP_BYTES = 64 << 10;
 const JOINED_WASTE = 1 / 8;
@@ -327,7 +332,7 @@ export class HttpSource implements Source {
   async #fill(data: Uint8Array, offset: number, signal: AbortSignal | undefined): Promise<void> {
     const end = offset + data.byteLength;
     const isSmall = data.byteLength < SMALL_READ_BYTES;
-    const segments = this.#cover(offset, end, isSmall ? READ_AHEAD_BYTES : 0);
+    const segments = this.#cover(offset, end, isSmall);
     if (isSmall && !this.#hasTail && this.#wanted.length > 0) {
       this.#hasTail = true;
       this.#cover(Math.max(0, this.sizeBytes - TAIL_BYTES), this.sizeBytes);
@@ -354,17 +359,22 @@ export class HttpSource implements Source {
 
   /**
    * The segments over a range. Those that are missing are made, to be fetched with all that is asked
-   * for in the same turn; the last goes on for `ahead` bytes beyond its start.
+   * for in the same turn; those of a header hold what lies around it.
    */
-  #cover(start: number, end: number, ahead = 0): Segment[] {
+  #cover(start: number, end: number, isHeader = false): Segment[] {
     const segments: Segment[] = [];
     let i = this.#indexOf(start);
     for (let at = start; at < end; i++) {
       let segment = this.#segments[i];
       if (segment === undefined || segment.start > at) {
         const free = Math.min(this.sizeBytes, segment?.start ?? Infinity);
-        const wanted = Math.min(Math.max(end, at + ahead), at + SEGMENT_BYTES);
-        segment = new Segment(at, Math.min(free, wanted));
+        const before = this.#segments[i - 1]?.end ?? 0;
+        segment = isHeader
+          ? new Segment(
+            Math.max(before, at - READ_BEHIND_BYTES),
+            Math.min(free, at + READ_AHEAD_BYTES),
+          )
+          : new Segment(at, Math.min(free, end, at + SEGMENT_BYTES));
         this.#insert(i, segment);
         this.#wanted.push(segment);
       }

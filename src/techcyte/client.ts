@@ -12,6 +12,7 @@ import * as v from "valibot";
 import type { ProductionConfig } from "../config.ts";
 import { withoutQuery } from "../config.ts";
 import { TechcyteError } from "../errors.ts";
+import { redact, Secret } from "../secrets.ts";
 import type { Log } from "../log.ts";
 import { type Results, serializeResults } from "../results/schema.ts";
 import {
@@ -128,6 +129,14 @@ export class TechcyteClient {
     }
   }
 
+  /**
+   * Exchanges an API key for a token, which the next calls use: a wrong key is better known before
+   * the slide is classified than after. Does nothing with a JWT.
+   */
+  async authenticate(): Promise<void> {
+    if (this.#config.credentials.kind === "api-key") this.#token ??= await this.#fetchToken();
+  }
+
   /** Reads every evaluation of the case, also those of other tasks and of people. */
   async caseEvaluations(): Promise<Evaluation[]> {
     const url = this.#url("external/case_evaluations");
@@ -213,7 +222,9 @@ export class TechcyteClient {
         body: new URLSearchParams({ grant_type: "client_credentials" }),
         signal: this.#signal,
       });
-      return v.parse(tokenSchema, await response.json()).access_token;
+      const { access_token } = v.parse(tokenSchema, await response.json());
+      new Secret(access_token); // So that nothing shows it.
+      return access_token;
     } catch (error) {
       throw this.#error("get a token from", "POST", url, error);
     }
@@ -221,18 +232,11 @@ export class TechcyteClient {
 
   /** What went wrong, without this client's secrets should a server or a library repeat them. */
   #reason(error: unknown): string {
-    const { credentials } = this.#config;
     // The parsers' messages quote what they read, which may be a token.
     if (error instanceof SyntaxError || error instanceof v.ValiError) {
       return "the server's answer is not what its documentation says";
     }
-    const secrets = credentials.kind === "jwt" ? [credentials.token] : [credentials.secret];
-    let reason = reasonOf(error);
-    if (error instanceof HTTPError) reason += said(error.data);
-    for (const secret of [...secrets.map((s) => s.reveal()), this.#token]) {
-      if (secret) reason = reason.replaceAll(secret, "[secret]");
-    }
-    return reason;
+    return redact(reasonOf(error) + (error instanceof HTTPError ? said(error.data) : ""));
   }
 
   /** The error to throw; one that is typed already, and an abort, pass as they are. */

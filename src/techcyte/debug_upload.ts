@@ -9,7 +9,9 @@ import { join } from "node:path";
 import { BlobWriter, configure, TextReader, ZipWriter } from "@zip.js/zip.js";
 import ky from "ky";
 import { type ProductionConfig, withoutQuery } from "../config.ts";
+import { InterruptedError } from "../errors.ts";
 import type { Log } from "../log.ts";
+import { redact } from "../secrets.ts";
 import { kyRetry, reasonOf, type RetryPolicy, withoutQueries } from "../retry.ts";
 
 /** Files of OUTPUT_DIR that go into the zip, where this run wrote them. */
@@ -17,6 +19,9 @@ const OUTPUTS = ["result.png", "result.json", "result.partial.json"];
 
 /** Few tries: the run is over, and what stops it may stop the upload as well. */
 const TRIES: RetryPolicy = { attempts: 3, baseMs: 1_000, maxMs: 10_000 };
+
+/** For the one try after an interruption. */
+const HURRIED_MS = 4_000;
 
 export interface DebugUploadOptions {
   /** What ended the run, for error.txt. */
@@ -41,11 +46,13 @@ export async function uploadDebugFiles(
   const location = withoutQuery(secret.reveal());
   try {
     const zip = await zipOf(config, log, options.failure);
+    // Who was told to stop is killed some seconds later.
+    const isHurried = options.failure instanceof InterruptedError;
     const response = await ky.put(secret.reveal(), {
       // No type: S3 refuses a header that the signature does not cover.
       body: new Blob([zip]),
-      retry: kyRetry(options.retry ?? TRIES),
-      timeout: options.timeoutMs ?? 60_000,
+      retry: isHurried ? 0 : kyRetry(options.retry ?? TRIES),
+      timeout: isHurried ? HURRIED_MS : options.timeoutMs ?? 60_000,
     });
     await response.body?.cancel();
     log.info(`Uploaded ${zip.size} bytes of debug files to "${location}"`);
@@ -63,7 +70,10 @@ async function zipOf(config: ProductionConfig, log: Log, failure: unknown): Prom
   await zip.add("config.json", new TextReader(JSON.stringify(shown, null, 2) + "\n"));
   if (failure !== undefined) {
     // A vendor's own error may hold anything, a URL that it was given too.
-    await zip.add("error.txt", new TextReader(withoutQueries(Deno.inspect(failure)) + "\n"));
+    await zip.add(
+      "error.txt",
+      new TextReader(redact(withoutQueries(Deno.inspect(failure))) + "\n"),
+    );
   }
   for (const name of OUTPUTS) {
     const file = await openOutput(join(config.outputDir, name));

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { readdirSync, readFileSync } from "node:fs";
-import { type ProductionConfig, Secret } from "../../src/config.ts";
+import { type ProductionConfig } from "../../src/config.ts";
+import { Secret } from "../../src/secrets.ts";
 import { InterruptedError, ResultsError, SourceError, TechcyteError } from "../../src/errors.ts";
 import { production, type ProductionRun } from "../../src/mode/production.ts";
 import type { Results } from "../../src/results/schema.ts";

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { ContractServer, JWT, unzip } from "../techcyte/contract_server.ts";
 import { copyProject, NO_ADAPTER, type Ran, runMain, type RunOptions } from "./process.ts";
 import { tinySlide } from "./tiny_slide.ts";
 
@@ -116,6 +117,12 @@ const cases = {
   },
 };
 
+// SCAN_ID is a number in production.
+cases["8615687"] = () => {
+  for (let ms = 0; ms < 100; ms += 5) reject(ms, "one of many");
+  throw new Error("the last");
+};
+
 export async function processImage(slide, context) {
   return await cases[context.scanId](slide, context);
 }
@@ -209,6 +216,32 @@ Deno.test("Run.classify() names what is wrong in a document, exit 5", () =>
       assert.deepEqual([ran.code, ran.files], [5, []], `${what}: ${ran.stderr}`);
       assert.match(errorOf(ran), said);
       assert.doesNotMatch(ran.stdout, /Generated|Results JSON/);
+    }
+  }));
+
+Deno.test("Run.failUnhandled() does not cut short what follows a failure", () =>
+  inCopy(async (start) => {
+    const server = await ContractServer.start({ slide: tinySlide() });
+    try {
+      const ran = await start("8615687", {
+        DEV: "0",
+        INPUT: "",
+        SCAN_URL: server.slideUrl,
+        HOST: "app.techcyte.com",
+        API_URL: server.apiUrl,
+        TASK_ID: "dGFzazoxODU4MzU=",
+        JWT_TOKEN: JWT,
+        DEBUG_FILE_UPLOAD_URL: server.uploadUrl,
+        LOG_LEVEL: "debug",
+      });
+      assert.deepEqual([ran.code, ran.files], [1, []], ran.stderr);
+      assert.equal(errorOf(ran), "error: processImage failed: Error: the last");
+      assert.match(ran.stderr, /DEBUG Unhandled rejection: Error: one of many\n/);
+      assert.equal(server.uploads.length, 1);
+      assert.match((await unzip(server.uploads[0]!)).get("error.txt")!, /the last/);
+      assert.deepEqual(server.documents, []);
+    } finally {
+      await server.stop();
     }
   }));
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { createServer } from "node:net";
-import { Secret } from "../../src/config.ts";
+import { Secret } from "../../src/secrets.ts";
 import { InterruptedError, SourceError } from "../../src/errors.ts";
 import { type DownloadOptions, downloadSlide } from "../../src/slide/source_download.ts";
 import { ContractServer, SIGNATURE, type SlideFault } from "../techcyte/contract_server.ts";

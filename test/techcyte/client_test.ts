@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:net";
-import { type Credentials, Secret } from "../../src/config.ts";
+import { type Credentials } from "../../src/config.ts";
+import { Secret } from "../../src/secrets.ts";
 import { InterruptedError, TechcyteError } from "../../src/errors.ts";
 import type { Results } from "../../src/results/schema.ts";
 import { type ClientOptions, taskNumber, TechcyteClient } from "../../src/techcyte/client.ts";
