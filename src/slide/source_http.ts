@@ -9,7 +9,8 @@
 import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import ky from "ky";
-import { Secret, withoutQuery } from "../config.ts";
+import { withoutQuery } from "../config.ts";
+import { Secret } from "../secrets.ts";
 import { SourceError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { backoffMs, reasonOf, RETRY, type RetryPolicy, sleep, withoutQueries } from "../retry.ts";

@@ -4,7 +4,7 @@
  * there is.
  */
 
-import { Secret } from "../../src/config.ts";
+import { Secret } from "../../src/secrets.ts";
 import { openSlide } from "../../src/slide/open.ts";
 import { downloadSlide } from "../../src/slide/source_download.ts";
 import { HttpSource } from "../../src/slide/source_http.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readdirSync, statSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { Secret } from "../../src/config.ts";
+import { Secret } from "../../src/secrets.ts";
 import { InterruptedError, SlideFormatError, SourceError } from "../../src/errors.ts";
 import { openSlide } from "../../src/slide/open.ts";
 import type { Slide } from "../../src/slide/slide.ts";
