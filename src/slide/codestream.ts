@@ -189,7 +189,10 @@ function readSize(siz: ArrayBuffer): Size {
     ? "signed samples"
     : precision > 16
     ? `samples of ${precision} bits`
-    : !isSame || first.across !== 1 || first.down !== 1 || (isSubsampled && components !== 3) ||
+    : components === 2 || components > 4
+    ? `${components} components`
+    : !isSame || first.across !== 1 || first.down !== 1 ||
+        (isSubsampled && (components !== 3 || precision !== 8 || x0 > 0 || y0 > 0)) ||
         subsampling[0] > 2 || subsampling[1] > 2
     ? "components of different kinds"
     : undefined;

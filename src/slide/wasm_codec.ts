@@ -21,13 +21,7 @@ export async function decodeWithWasm(tile: RawTile): Promise<Uint8Array<ArrayBuf
   const codestream = readCodestream(tile);
   const decode = codestream.highThroughput ? decodeHtj2k : decodeJpeg2000;
   const samples = await decode(codestream, widthPx, heightPx);
-  const [across, down] = codestream.subsampling;
-  const isConverted = across > 1 || down > 1;
-  return toRgb(samples, {
-    ...tile,
-    ...layout(codestream.precision),
-    ...(isConverted ? { photometric: "rgb" } : {}),
-  });
+  return toRgb(samples, { ...tile, ...layout(codestream.precision) });
 }
 
 function layout(precision: number) {

@@ -75,8 +75,7 @@ export class WasmLibrary<Exports, Decoder extends WasmDecoder> {
           info.componentCount !== components || info.bitsPerSample !== precision
         ) {
           throw new Error(
-            `${decoded.length} bytes came out where ${length} are due: ` +
-              (this.#printed[0] ?? "the decoder does not say why"),
+            `${decoded.length} bytes came out where ${length} are due: ${this.#why()}`,
           );
         }
         look?.(decoder);
@@ -88,7 +87,12 @@ export class WasmLibrary<Exports, Decoder extends WasmDecoder> {
       this.#exports = undefined;
       if (cause instanceof Error) throw cause;
       // An exception of C++ is thrown as its address.
-      throw new Error(this.#printed[0] ?? "the decoder does not say why");
+      throw new Error(this.#why());
     }
+  }
+
+  #why(): string {
+    return this.#printed.find((line) => !line.startsWith("[INFO]")) ??
+      "the decoder does not say why";
   }
 }
