@@ -99,7 +99,10 @@ async function compare(path: string): Promise<Row> {
     if (peer === undefined) await readAll(slide, shown);
     else await comparePixels(slide, peer, shown);
   } catch (error) {
-    shown.problems.push(`${(error as Error).name}: ${(error as Error).message}`);
+    const { name, message } = error as Error;
+    if (peer === undefined && name === "UnsupportedError") {
+      shown.skipped = `neither reads it: ${message.replace(/.*": /, "")}`;
+    } else shown.problems.push(`${name}: ${message}`);
   } finally {
     await slide.close();
     await peer?.close();
