@@ -99,6 +99,12 @@ Deno.test("cutGrid() reads no tile without tissue, and goes row by row", () => {
   );
 });
 
+Deno.test("cutGrid() covers a last column of less than a model pixel", () => {
+  const slide = emptySlide(129, 128, 0.25);
+  const { tiles } = cutGrid(slide, everywhere(slide), { mpp: 0.5, corePx: 64 });
+  assert.deepEqual(tiles, [{ x: 0, y: 0 }, { x: 64, y: 0 }]);
+});
+
 Deno.test("cutGrid() reads the coarsest level that is as fine as wanted", () => {
   for (
     const [mpp, downsamples, level, ratio] of [
