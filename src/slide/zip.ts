@@ -42,6 +42,8 @@ const LOCAL_HEADER = 0x504b0304, LOCAL_HEADER_BYTES = 30;
 const MAX_FILES = 2 ** 16;
 /** A directory of so many files takes some megabytes; it is read whole. */
 const MAX_READ_BYTES = 2 ** 26;
+/** Inflated at a time: a read of a server is a request. */
+const CHUNK_BYTES = 2 ** 20;
 /** What inflates to no more stays in memory. */
 const MAX_MEMORY_BYTES = 2 ** 20;
 /** All files together make at most so much of an archive: uncompressed pixels deflate to a tenth or so. */
@@ -117,7 +119,7 @@ function broken(source: Source, why: string, cause?: unknown): SlideFormatError 
 async function listFiles(source: Source): Promise<FileEntry[]> {
   const { configure, Reader, ZipReader } = await import("@zip.js/zip.js");
   // Its workers are scripts in data URLs, and what is inflated here is on its way to disk.
-  configure({ useWebWorkers: false });
+  configure({ useWebWorkers: false, chunkSize: CHUNK_BYTES });
   class SourceReader extends Reader<Source> {
     override size = source.sizeBytes;
     override async readUint8Array(offset: number, length: number): Promise<Uint8Array> {
