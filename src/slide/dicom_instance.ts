@@ -183,6 +183,8 @@ const EXTENDED_OFFSETS = 0x7fe00001, EXTENDED_LENGTHS = 0x7fe00002;
 
 /** More elements than any data set has. */
 const MAX_ELEMENTS = 2 ** 16;
+/** Ten times those of a slide of 100,000 tiles. */
+const MAX_POSITIONS = 2 ** 20;
 /** Bytes of attributes, of which an ICC profile takes most. */
 const MAX_ATTRIBUTE_BYTES = 2 ** 26;
 /** Attributes nearer to each other are read at once. */
@@ -205,7 +207,8 @@ interface Dataset {
   readonly pixelBytes: number | undefined;
   readonly extendedOffsets: ByteRange | undefined;
   readonly extendedLengths: ByteRange | undefined;
-  readonly positions: readonly FramePosition[];
+  /** By frame; undefined for one of which nothing is said. */
+  readonly positions: readonly (FramePosition | undefined)[];
 }
 
 /** Where a frame's top left lies in the total pixel matrix, from 1 (PS3.3 C.8.12.6.1). */
@@ -346,6 +349,7 @@ async function walkDataset(
   };
   const visitFrame = (element: Element, frame: number) => {
     const { tag, path } = element;
+    if (frame >= MAX_POSITIONS) throw dicomError(source, "it has positions of too many frames");
     const position = positions[frame] ??= {
       column: undefined,
       row: undefined,
@@ -493,7 +497,7 @@ type Tiled = Pick<Instance, "widthPx" | "heightPx" | "tileWidthPx" | "tileHeight
 /** Which frame lies at which place of the grid; of several there (focal planes) the first. */
 function readPlaces(
   source: Source,
-  positions: readonly FramePosition[],
+  positions: Dataset["positions"],
   { widthPx, heightPx, tileWidthPx, tileHeightPx, frames }: Tiled,
 ): Map<number, number> {
   const columns = Math.ceil(widthPx / tileWidthPx);
@@ -502,7 +506,8 @@ function readPlaces(
   if (positions.length !== frames) {
     throw dicomError(source, `it has ${frames} frames and positions of ${positions.length}`);
   }
-  for (const [frame, { column, row, opticalPath }] of positions.entries()) {
+  for (let frame = 0; frame < frames; frame++) {
+    const { column, row, opticalPath } = positions[frame] ?? {};
     if (
       column === undefined || row === undefined || column < 1 || row < 1 || column > widthPx ||
       row > heightPx

@@ -214,6 +214,17 @@ Deno.test("openSlide() refuses positions that no grid has", async () => {
   ) {
     await assert.rejects(open(places as [number, number][]), SlideFormatError);
   }
+  // The first frame's item is empty.
+  const { value, ...sequence } = positions([[1, 1]]);
+  await assert.rejects(
+    reds({
+      ...SMALL,
+      organization: "TILED_SPARSE",
+      frames: plain(2),
+      elements: [{ ...sequence, value: [[], ...value as ElementSpec[][]] }],
+    }),
+    /frame 0 lies at \(undefined, undefined\)/,
+  );
 });
 
 /** Elements of part `number` of a concatenation. */
