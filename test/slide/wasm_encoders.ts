@@ -1,8 +1,8 @@
 /** Lossless codestreams for tests, by the encoders that Cornerstone's packages hold beside the decoders. */
 
-import CharLs from "npm:@cornerstonejs/codec-charls@1.2.7/wasmjs";
-import OpenJpeg from "npm:@cornerstonejs/codec-openjpeg@1.3.6/wasmjs";
-import OpenJph from "npm:@cornerstonejs/codec-openjph@2.4.11";
+import CharLs from "@cornerstonejs/codec-charls/encoder";
+import OpenJpeg from "@cornerstonejs/codec-openjpeg/encoder";
+import OpenJph from "@cornerstonejs/codec-openjph";
 
 interface Encoder {
   getDecodedBuffer(info: Record<string, number | boolean>): Uint8Array;
