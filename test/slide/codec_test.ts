@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { zstdCompressSync } from "node:zlib";
+import sharp from "sharp";
 import { CodecError, UnsupportedError } from "../../src/errors.ts";
 import { TileDecoder } from "../../src/slide/codec.ts";
 import type { RawTile } from "../../src/slide/slide.ts";
@@ -28,7 +30,23 @@ async function decode(tile: RawTile, threads = 0): Promise<Uint8Array> {
   return await new TileDecoder(threads).decode(tile);
 }
 
-const COMPRESS = { none: (bytes: Uint8Array) => bytes.slice(), deflate, lzw };
+const COMPRESS = {
+  none: (bytes: Uint8Array) => bytes.slice(),
+  deflate,
+  lzw,
+  zstd: (bytes: Uint8Array) => Uint8Array.from(zstdCompressSync(bytes)),
+  packbits: packBits,
+};
+
+/** PackBits of literals alone, which is as good as any to a decoder. */
+function packBits(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  const out: number[] = [];
+  for (let at = 0; at < bytes.length; at += 128) {
+    const literal = bytes.subarray(at, at + 128);
+    out.push(literal.length - 1, ...literal);
+  }
+  return Uint8Array.from(out);
+}
 
 /** Samples as a tile of `bits` holds them, differenced along rows where there is a predictor. */
 function store(
@@ -64,9 +82,10 @@ function shown(samples: ArrayLike<number>, pixel: number, tile: RawTile): number
   });
 }
 
-for (const compression of ["none", "deflate", "lzw"] as const) {
+for (const compression of ["none", "deflate", "lzw", "zstd", "packbits"] as const) {
   for (const predictor of ["none", "horizontal"] as const) {
-    if (compression === "none" && predictor === "horizontal") continue;
+    const predicts = compression !== "none" && compression !== "packbits";
+    if (predictor === "horizontal" && !predicts) continue;
     const name = predictor === "none" ? compression : `${compression} with a predictor`;
     Deno.test(`TileDecoder.decode() reads ${name} of every kind of samples`, async () => {
       const kinds: Partial<RawTile>[] = [
@@ -100,6 +119,188 @@ for (const compression of ["none", "deflate", "lzw"] as const) {
     });
   }
 }
+
+Deno.test("TileDecoder.decode() joins planes, each compressed by itself", async () => {
+  const planes = [0, 1, 2].map((p) => RAW.data.filter((_, i) => i % 3 === p));
+  for (const [name, compress] of Object.entries(COMPRESS)) {
+    const parts = planes.map(compress);
+    const tile: RawTile = {
+      ...RAW,
+      compression: name as keyof typeof COMPRESS,
+      data: concat(...parts),
+      planeBytes: parts.map(({ length }) => length),
+    };
+    assert.deepEqual(await decode(tile), RAW.data, name);
+    await assert.rejects(decode({ ...tile, planeBytes: tile.planeBytes!.slice(1) }), {
+      name: "CodecError",
+    });
+  }
+  const twice = planes.map((plane) => concat(...Array.from(plane, (v) => Uint8Array.of(v, v))));
+  const sixteen = {
+    ...RAW,
+    bitsPerSample: 16,
+    data: concat(...twice),
+    planeBytes: twice.map(({ length }) => length),
+  };
+  assert.deepEqual(await decode(sixteen), RAW.data); // 257 v is v of 255.
+});
+
+Deno.test("TileDecoder.decode() joins planes of JPEG", async () => {
+  const planes = [1, 2, 3].map((seed) => pattern(16, 16, 1, seed));
+  const parts = await Promise.all(
+    planes.map((plane) =>
+      sharp(plane, { raw: { width: 16, height: 16, channels: 1 } }).toColourspace("b-w")
+        .jpeg({ quality: 100 }).toBuffer()
+    ),
+  );
+  const tile: RawTile = {
+    ...RAW,
+    widthPx: 16,
+    heightPx: 16,
+    compression: "jpeg",
+    data: concat(...parts),
+    planeBytes: parts.map(({ length }) => length),
+  };
+  const expected = await Promise.all(
+    parts.map((part) => sharp(part).toColourspace("b-w").raw().toBuffer()),
+  );
+  const rgb = await decode(tile);
+  assert.deepEqual(rgb, rgb.map((_, i) => expected[i % 3]![Math.floor(i / 3)]!));
+});
+
+Deno.test("TileDecoder.decode() looks palettes up, past their end their last colour", async () => {
+  const palette = Uint8Array.of(1, 2, 3, 40, 50, 60, 255, 0, 7);
+  const tile = { ...RAW, samplesPerPixel: 1, photometric: "palette", palette } as const;
+  const shown = (value: number) =>
+    Array.from(palette.subarray(3 * Math.min(value, 2)).subarray(0, 3));
+  const values = Array.from({ length: WIDTH * HEIGHT }, (_, i) => i % 5);
+  const expected = Uint8Array.from(values.flatMap(shown));
+  assert.deepEqual(await decode({ ...tile, data: Uint8Array.from(values) }), expected);
+  const wide = concat(...values.map((value) => Uint8Array.of(0, value)));
+  assert.deepEqual(
+    await decode({ ...tile, bitsPerSample: 16, littleEndian: false, data: wide }),
+    expected,
+  );
+  await assert.rejects(
+    decode({ ...tile, palette: new Uint8Array(), data: Uint8Array.from(values) }),
+    {
+      name: "CodecError",
+      message: /its palette is missing/,
+    },
+  );
+});
+
+Deno.test("TileDecoder.decode() converts YCbCr as libjpeg does", async () => {
+  // The primaries, black, white and grey by ITU-T T.871, within the rounding of 8 bits.
+  const rows: [ycbcr: number[], rgb: number[]][] = [
+    [[0, 128, 128], [0, 0, 0]],
+    [[255, 128, 128], [255, 255, 255]],
+    [[76, 85, 255], [254, 0, 0]],
+    [[150, 44, 21], [0, 255, 1]],
+    [[29, 255, 107], [0, 0, 254]],
+    [[100, 128, 128], [100, 100, 100]],
+  ];
+  const tile = { ...RAW, photometric: "ycbcr", widthPx: rows.length, heightPx: 1 } as const;
+  const data = Uint8Array.from(rows.flatMap(([ycbcr]) => ycbcr));
+  assert.deepEqual(Array.from(await decode({ ...tile, data })), rows.flatMap(([, rgb]) => rgb));
+});
+
+Deno.test("TileDecoder.decode() repeats the chroma of a data unit, cut at the edges", async () => {
+  const [widthPx, heightPx] = [5, 3];
+  const luma = (x: number, y: number) => 20 * x + 10 * y;
+  for (const [across, down] of [[2, 2], [2, 1], [4, 1], [1, 2]] as const) {
+    const units: number[] = [];
+    for (let y = 0; y < heightPx; y += down) {
+      for (let x = 0; x < widthPx; x += across) {
+        for (let i = 0; i < across * down; i++) {
+          units.push(luma(x + i % across, y + Math.floor(i / across)));
+        }
+        units.push(128, 128 + 10 * x + y);
+      }
+    }
+    const layout = { ...RAW, photometric: "ycbcr", widthPx, heightPx } as const;
+    const rgb = await decode({
+      ...layout,
+      subsampling: [across, down],
+      data: Uint8Array.from(units),
+    });
+    const whole: number[] = [];
+    for (let y = 0; y < heightPx; y++) {
+      for (let x = 0; x < widthPx; x++) {
+        whole.push(luma(x, y), 128, 128 + 10 * (x - x % across) + (y - y % down));
+      }
+    }
+    const expected = await decode({ ...layout, data: Uint8Array.from(whole) });
+    assert.deepEqual(rgb, expected, `${across} × ${down}`);
+    await assert.rejects(
+      decode({ ...layout, subsampling: [across, down], data: Uint8Array.from(units.slice(1)) }),
+      { name: "CodecError" },
+    );
+  }
+});
+
+Deno.test("TileDecoder.decode() scales the bits that are stored, and passes the others by", async () => {
+  const values = [0, 1, 2048, 4095, 0xf000 + 100];
+  const data = concat(...values.map((value) => Uint8Array.of(value & 255, value >> 8)));
+  const tile = {
+    ...RAW,
+    data,
+    widthPx: values.length,
+    heightPx: 1,
+    samplesPerPixel: 1,
+    bitsPerSample: 16,
+    bitsStored: 12,
+    photometric: "grey",
+  } as const;
+  const rgb = await decode(tile);
+  assert.deepEqual(Array.from(rgb.filter((_, i) => i % 3 === 0)), [0, 0, 128, 255, 6]);
+});
+
+Deno.test("TileDecoder.decode() reads DICOM's RLE", async () => {
+  const pixels = WIDTH * HEIGHT;
+  const packed = [0, 1, 2].map((p) => packBits(RAW.data.filter((_, i) => i % 3 === p)));
+  const header = new Uint8Array(64);
+  const view = new DataView(header.buffer);
+  view.setUint32(0, 3, true);
+  let at = 64;
+  for (const [i, { length }] of packed.entries()) {
+    view.setUint32(4 + 4 * i, at, true);
+    at += length;
+  }
+  const data = concat(header, ...packed);
+  assert.deepEqual(await decode({ ...RAW, compression: "rle", data }), RAW.data);
+  await assert.rejects(
+    decode({ ...RAW, compression: "rle", data: data.subarray(0, at - pixels) }),
+    { name: "CodecError" },
+  );
+});
+
+Deno.test("TileDecoder.decode() reads WebP with and without alpha", async () => {
+  const raw = { width: WIDTH, height: HEIGHT, channels: 3 } as const;
+  const webp = new Uint8Array(await sharp(RAW.data, { raw }).webp({ lossless: true }).toBuffer());
+  const tile: RawTile = { ...RAW, compression: "webp", data: webp };
+  assert.deepEqual(await decode(tile), RAW.data);
+  assert.deepEqual(
+    await decode({ ...tile, samplesPerPixel: 4, alpha: "unassociated" }),
+    RAW.data,
+  );
+  const png = new Uint8Array(await sharp(RAW.data, { raw }).png().toBuffer());
+  for (
+    const broken of [
+      { data: png },
+      { data: webp.slice(0, webp.length / 2) },
+      { widthPx: WIDTH + 1 },
+    ]
+  ) {
+    await assert.rejects(decode({ ...tile, ...broken }), { name: "CodecError" });
+  }
+});
+
+Deno.test("TileDecoder.decode() unpacks no more than a tile's bytes", async () => {
+  const bomb = zstdCompressSync(new Uint8Array(50_000_000));
+  const data = new Uint8Array(bomb);
+  await assert.rejects(decode({ ...RAW, compression: "zstd", data }), { name: "CodecError" });
+});
 
 Deno.test("TileDecoder.decode() leaves out what follows a tile's pixels", async () => {
   const longer = new Uint8Array(RAW.data.length + 500);
