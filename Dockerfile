@@ -21,6 +21,8 @@ RUN --mount=type=secret,id=ca \
  && case $(uname -m) in x86_64) cpu=x64 ;; aarch64) cpu=arm64 ;; esac \
  && cd node_modules/.deno \
  && rm -rf *linuxmusl* @types+* @webgpu+types* cmake-js* node-api-headers* node-addon-api* tar@* \
+      core-js-pure* @babel+runtime-corejs3* dcmjs*/node_modules/dcmjs/build/dcmjs*.js.map \
+      dcmjs*/node_modules/dcmjs/build/dcmjs.js dcmjs*/node_modules/dcmjs/build/dcmjs.min.js \
  && find webgpu@*/node_modules/webgpu/dist -mindepth 1 -maxdepth 1 ! -name "linux-$cpu" -exec rm -r {} + \
  && find . -path '*/prebuilds/*' -type d ! -name "*-linux-$cpu" -prune -exec rm -r {} + \
  && strip --strip-unneeded webgpu@*/node_modules/webgpu/dist/*/dawn.node \
