@@ -150,6 +150,8 @@ function cutPlanes(
         `in ${data.length}`,
     );
   }
+  const missing = planeBytes.indexOf(0);
+  if (missing >= 0) throw new Error(`plane ${missing} is missing`);
   let from = 0;
   return planeBytes.map((length) => data.subarray(from, from += length));
 }
