@@ -9,7 +9,7 @@ import { ascii, buildTiff, pattern, SHORT, tiledImage } from "../slide/tiff_buil
 
 const SLIDE = buildTiff([
   tiledImage({ fields: [ascii(270, "Aperio\r\n|MPP = 0.25|AppMag = 40|Note = \x1b[31mred\x9b")] }),
-  tiledImage({ widthPx: 50, heightPx: 35, compression: 33005 }),
+  tiledImage({ widthPx: 50, heightPx: 35, compression: 34925 }),
   {
     widthPx: 20,
     heightPx: 10,
@@ -50,7 +50,7 @@ objective   40×
 
 level  size in px  downsample  tile in px  compression
 0      100 × 70    1           32 × 32     none
-1      50 × 35     2           32 × 32     TIFF compression 33005 (JPEG 2000 RGB) is not supported
+1      50 × 35     2           32 × 32     TIFF compression 34925 (LZMA) is not supported
 
 associated  size in px
 label       20 × 10
@@ -97,7 +97,7 @@ Deno.test("runInfo() gives all of it as JSON", () =>
         downsample: 2,
         tileWidthPx: 32,
         tileHeightPx: 32,
-        error: "TIFF compression 33005 (JPEG 2000 RGB) is not supported",
+        error: "TIFF compression 34925 (LZMA) is not supported",
       },
     ]);
     assert.equal(properties["aperio.MPP"], "0.25");
