@@ -9,6 +9,9 @@
  */
 export const GRACE_MS = 8_000;
 
+/** Milliseconds after which a thread that does not listen is not waited for. */
+const LISTENING_MS = 1000;
+
 /** What the watchdog's thread is told. */
 export interface WatchdogOrder {
   /** Milliseconds until the run is told to stop anyway. */
@@ -32,11 +35,13 @@ export async function startWatchdog(
     name: "watchdog",
   });
   const listening = new Promise<void>((resolve) => {
-    worker.onmessage = () => resolve();
+    // Without a watchdog a run is as good as before.
     worker.onerror = (event) => {
-      event.preventDefault(); // Without a watchdog a run is as good as before.
+      event.preventDefault();
       resolve();
     };
+    setTimeout(resolve, LISTENING_MS);
+    worker.onmessage = () => resolve();
   });
   const order: WatchdogOrder = { deadlineMs, graceMs: 1.5 * GRACE_MS, exitCode };
   worker.postMessage(order);

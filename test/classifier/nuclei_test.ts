@@ -204,6 +204,23 @@ Deno.test("classifyNuclei() finds fewer with a higher NUCLEI_THRESHOLD", async (
   assert.ok(counts[0]! > counts[1]! && counts[1]! > counts[2]!, `${counts}`);
 });
 
+Deno.test("classifyNuclei() counts no dirt on the glass beside the tissue", async () => {
+  const [width, height] = [crop.widthPx + 200, crop.heightPx];
+  const data = blank(width, height).data;
+  for (let y = 0; y < height; y++) {
+    data.set(crop.data.subarray(3 * y * crop.widthPx, 3 * (y + 1) * crop.widthPx), 3 * y * width);
+  }
+  // As blue and as large as a nucleus, 60 µm from the tissue.
+  const [x0, y0] = [crop.widthPx + 120, 200];
+  for (let i = 0; i < width * height; i++) {
+    const [x, y] = [i % width, Math.floor(i / width)];
+    if (Math.hypot(x - x0, y - y0) < 8) data.set([90, 60, 140], 3 * i);
+  }
+  const { points } = await classify(pictureSlide({ data, widthPx: width, heightPx: height }, 0.5));
+  assert.ok(points.length > 50);
+  assert.deepEqual(points.filter(({ x }) => x > crop.widthPx + 60), []);
+});
+
 Deno.test("classifyNuclei() finds nothing on glass, on one pixel and on black", async () => {
   const pixel = { data: Uint8Array.of(120, 60, 150), widthPx: 1, heightPx: 1 };
   const black = { data: new Uint8Array(300 * 200 * 3), widthPx: 300, heightPx: 200 };

@@ -157,7 +157,11 @@ Deno.test("traceMask() with a tolerance drops corners, and leaves none further o
     "######.#",
   );
   // Left of its first corner the ring passes close to the line that goes on from there.
-  const bump = mask(".".repeat(10) + "#" + ".".repeat(49), "#".repeat(60));
+  const bump = mask(
+    ".".repeat(10) + "#" + ".".repeat(49),
+    "#".repeat(60),
+    ...Array.from({ length: 40 }, () => ".".repeat(55) + "#".repeat(5)),
+  );
   const masks = [spiral, bump, ...Array.from({ length: 300 }, (_, i) => randomMask(i + 1))];
   for (const [seed, { data, width, height }] of masks.entries()) {
     const exact = traceMask(data, width, height);
