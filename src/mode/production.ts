@@ -10,8 +10,8 @@ import type { Gpu } from "../../kernels/device.ts";
 import type { ProductionConfig } from "../config.ts";
 import { TechcyteError } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { type Results, serializeResults } from "../results/schema.ts";
-import { TechcyteClient } from "../techcyte/client.ts";
+import type { Results } from "../results/schema.ts";
+import { encodeResults, TechcyteClient } from "../techcyte/client.ts";
 import { uploadDebugFiles } from "../techcyte/debug_upload.ts";
 import type { Source } from "../slide/source.ts";
 import { downloadSlide } from "../slide/source_download.ts";
@@ -46,8 +46,8 @@ export async function production(config: ProductionConfig, run: ProductionRun): 
     const client = new TechcyteClient(config, { log: run.log, signal: run.signal });
     // A wrong key is better known before the work than after it.
     await client.authenticate();
-    const results = await classifyScan(config, run);
-    await post(client, config, run, results);
+    const document = await classifyScan(config, run);
+    await post(client, config, run, document);
   } catch (error) {
     failure = error;
     // The upload below may be the last thing that there is time for.
@@ -58,11 +58,14 @@ export async function production(config: ProductionConfig, run: ProductionRun): 
   }
 }
 
-async function classifyScan(config: ProductionConfig, run: ProductionRun): Promise<Results> {
+/** @returns the document as it is posted. */
+async function classifyScan(config: ProductionConfig, run: ProductionRun): Promise<Blob> {
   const gpu = await run.startGpu();
   const { location, free } = await (config.stream ? stream : download)(config, run);
   try {
     const results = await run.classify(location, gpu);
+    // Now, so that what is posted is what was checked, whatever processImage left running changes.
+    const document = encodeResults(results);
     try {
       await run.writeOutputs(location, results);
     } catch (error) {
@@ -71,7 +74,7 @@ async function classifyScan(config: ProductionConfig, run: ProductionRun): Promi
       run.log.error(`${(error as Error).message}; the results are posted nevertheless`);
     }
     gpu?.close();
-    return results;
+    return document;
   } finally {
     await free();
   }
@@ -120,16 +123,17 @@ async function post(
   client: TechcyteClient,
   config: ProductionConfig,
   run: ProductionRun,
-  results: Results,
+  document: Blob,
 ): Promise<void> {
   run.signal.throwIfAborted();
   try {
-    await untilHurried(client.postResults(results), run.signal);
+    await untilHurried(client.postResults(document), run.signal);
     run.print(`Results posted to ${config.apiUrl}\n`);
   } catch (error) {
     if (error instanceof TechcyteError || run.signal.aborted) {
       run.print("Results JSON (for debugging): ");
-      for (const piece of serializeResults(results)) run.print(piece);
+      const pieces = document.stream().pipeThrough(new TextDecoderStream());
+      for await (const piece of pieces) run.print(piece);
       run.print("\n");
     }
     throw error;

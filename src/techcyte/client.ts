@@ -51,6 +51,13 @@ export interface ClientOptions {
   readonly postTimeoutMs?: number;
 }
 
+/** The document as it is sent. A Blob has a length that is sent ahead, and can be sent again. */
+export function encodeResults(results: Results): Blob {
+  const encoder = new TextEncoder();
+  const pieces = Array.from(serializeResults(results), (piece) => encoder.encode(piece));
+  return new Blob(pieces, { type: "application/json" });
+}
+
 /** How often the platform is asked for a post whose answer was lost: it may still be writing it. */
 const ASKS = 3;
 
@@ -82,17 +89,15 @@ export class TechcyteClient {
   }
 
   /**
-   * Posts the document, which completes the task, and makes sure that it is there once.
+   * Posts the document, or what `encodeResults` made of it, which completes the task, and makes sure
+   * that it is there once.
    * @throws {TechcyteError} where the platform refuses it, cannot be reached, or cannot say whether
    *   a post whose answer was lost has arrived.
    */
-  async postResults(results: Results): Promise<void> {
+  async postResults(results: Results | Blob): Promise<void> {
     const url = this.#url("external/results");
     const doing = "post the results to";
-    // A Blob has a length that is sent ahead, and can be sent again.
-    const encoder = new TextEncoder();
-    const pieces = Array.from(serializeResults(results), (piece) => encoder.encode(piece));
-    const body = new Blob(pieces, { type: "application/json" });
+    const body = results instanceof Blob ? results : encodeResults(results);
     let mayBeThere = false;
     for (let failures = 1;; failures++) {
       this.#signal?.throwIfAborted();

@@ -197,6 +197,19 @@ Deno.test("production() prints the document where it cannot be posted", () =>
     assert.equal(files.get("result.json"), text);
   }));
 
+Deno.test("production() posts what was checked, whatever is changed afterwards", () =>
+  scene(async ({ server, produce }) => {
+    const results = structuredClone(RESULTS) as { caseResults: Record<string, unknown> };
+    await produce({
+      classify: () => Promise.resolve(results as typeof RESULTS),
+      writeOutputs() {
+        results.caseResults["mitosisCount"] = "changed";
+        return Promise.resolve();
+      },
+    });
+    assert.deepEqual(server.documents, [RESULTS]);
+  }));
+
 Deno.test("production() posts although the outputs cannot be written", () =>
   scene(async ({ server, produce, zip }) => {
     await produce({ writeOutputs: () => Promise.reject(new Error('Cannot write "/output"')) });
