@@ -111,7 +111,7 @@ export interface AdapterDescription {
 }
 
 export interface OpenGpuOptions {
-  /** Part of an adapter's name, any case as Dawn takes it; undefined takes the fastest kind. */
+  /** Part of an adapter's name, as it is printed or as its driver spells it, any case; undefined takes the fastest kind. */
   readonly adapter?: string;
 }
 
@@ -165,23 +165,9 @@ export class Gpu {
    * @throws {KernelError} where `adapter` names none of those there are, or the device does not start.
    */
   static async open(options: OpenGpuOptions = {}): Promise<Gpu | undefined> {
-    const toggles = options.adapter === undefined
-      ? TOGGLES
-      : [...TOGGLES, `adapter=${options.adapter}`];
-    const api = create(toggles);
-    pinned.push(api);
     const polling = Polling.install();
-    const adapter = await requestAdapter(api);
-    if (adapter === null) {
-      if (options.adapter === undefined) return undefined;
-      const any = create(TOGGLES);
-      pinned.push(any);
-      if (await requestAdapter(any) === null) return undefined;
-      throw new KernelError(
-        `Cannot find the adapter "${options.adapter}"; unset ADAPTER to take the fastest there is`,
-        "device",
-      );
-    }
+    const adapter = await findAdapter(options.adapter);
+    if (adapter === undefined) return undefined;
     const { info } = adapter;
     const description: AdapterDescription = {
       name: info.device || info.description || "unnamed adapter",
@@ -272,6 +258,46 @@ export class Gpu {
       kernel,
     );
   }
+}
+
+/**
+ * Asks for the adapter of that name, or for the fastest. Dawn compares with the driver's own
+ * spelling, such as "NVIDIA H200", and shows another, "nvidia-h200"; so likely spellings are tried,
+ * and at last whether the fastest adapter is the one that is meant.
+ * @returns undefined where there is none at all.
+ * @throws {KernelError} where there are adapters, but none of that name.
+ */
+async function findAdapter(name: string | undefined): Promise<GPUAdapter | undefined> {
+  const ask = (toggles: string[]) => {
+    const api = create(toggles);
+    pinned.push(api);
+    return requestAdapter(api);
+  };
+  if (name !== undefined) {
+    const spaced = name.replaceAll("-", " ");
+    for (
+      const spelling of new Set([
+        name,
+        name.toLowerCase(),
+        name.toUpperCase(),
+        spaced.toUpperCase(),
+      ])
+    ) {
+      const adapter = await ask([...TOGGLES, `adapter=${spelling}`]);
+      if (adapter !== null) return adapter;
+    }
+  }
+  const fastest = await ask(TOGGLES);
+  if (fastest === null) return undefined;
+  if (name === undefined) return fastest;
+  const shown = (text: string) => text.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+  const { device, description } = fastest.info;
+  if (shown(`${device} ${description}`).includes(shown(name))) return fastest;
+  throw new KernelError(
+    `Cannot find the adapter "${name}"; the fastest there is is "${device}", which is taken ` +
+      `where ADAPTER is unset`,
+    "device",
+  );
 }
 
 /**

@@ -17,7 +17,7 @@ export interface CommonConfig {
   readonly scanId: string;
   /** What `processImage` runs as shipped. */
   readonly classifier: Classifier;
-  /** Part of an adapter's name, any case; undefined takes the best. */
+  /** Part of an adapter's name, any case; undefined takes the fastest. */
   readonly adapter: string | undefined;
   readonly outputDir: string;
   /** Minutes from the start after which the run stops with what it has. */

@@ -223,3 +223,12 @@ Deno.test("a grid that the device does not allow is refused with the kernel's na
 Deno.test("Gpu.open() names an adapter that is not there", async () => {
   await assert.rejects(Gpu.open({ adapter: "no such adapter" }), /no such adapter/);
 });
+
+Deno.test("Gpu.open() takes an adapter's name as it is shown, in any case", async () => {
+  const { name } = (await sharedGpu()).adapter;
+  for (const spelling of [name, name.toUpperCase(), name.slice(0, 6)]) {
+    const gpu = await Gpu.open({ adapter: spelling });
+    assert.equal(gpu?.adapter.name, name, spelling);
+    gpu?.close();
+  }
+});
