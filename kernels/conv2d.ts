@@ -2,7 +2,7 @@
 
 import code from "./conv2d.wgsl" with { type: "text" };
 import type { Gpu } from "./device.ts";
-import { type Batch, defineKernel, type Pipeline } from "./kernel.ts";
+import { defineKernel, type Pipeline, type Recorder } from "./kernel.ts";
 import type { Tensor } from "./tensor.ts";
 
 export const conv2dKernel = defineKernel({
@@ -60,7 +60,7 @@ export function convolvedSize(size: number, kernel: number, stride: number, pad:
  * @throws {RangeError} where the shapes do not fit together.
  */
 export function recordConv2d(
-  batch: Batch,
+  recorder: Recorder,
   pipeline: Pipeline<typeof conv2dKernel.literal>,
   { input, weights, bias, output }: Record<"input" | "weights" | "bias" | "output", Tensor>,
   { strideY = 1, strideX = 1, padY = 0, padX = 0 }: ConvAttributes = {},
@@ -82,7 +82,7 @@ export function recordConv2d(
         `[${expected.join(", ")}], f32, channels in multiples of four`,
     );
   }
-  batch.dispatch(pipeline, {
+  recorder.dispatch(pipeline, {
     params: {
       height,
       width,

@@ -33,7 +33,7 @@ override ACTIVATION: u32 = 0;
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> output: array<vec4<f32>>;
 
-fn activate(v: vec4f) -> vec4f {
+fn act(v: vec4f) -> vec4f {
   if (ACTIVATION == 1u) {
     return max(v, vec4f());
   }
@@ -87,14 +87,14 @@ fn conv2d(@builtin(global_invocation_id) id: vec3<u32>) {
     }
   }
   let at = (id.y * params.out_width + x0) * params.out_channels4 + o;
-  output[at] = activate(s0);
+  output[at] = act(s0);
   if (x0 + 1u < params.out_width) {
-    output[at + params.out_channels4] = activate(s1);
+    output[at + params.out_channels4] = act(s1);
   }
   if (x0 + 2u < params.out_width) {
-    output[at + 2u * params.out_channels4] = activate(s2);
+    output[at + 2u * params.out_channels4] = act(s2);
   }
   if (x0 + 3u < params.out_width) {
-    output[at + 3u * params.out_channels4] = activate(s3);
+    output[at + 3u * params.out_channels4] = act(s3);
   }
 }

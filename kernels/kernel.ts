@@ -14,6 +14,9 @@ import type { Tensor } from "./tensor.ts";
 
 type Scalar = "u32" | "i32" | "f32";
 
+/** What an alias of a kernel may stand for: all of four bytes, but f16, which needs "shader-f16". */
+export type AliasedType = "f32" | "f16" | "i32" | "u32";
+
 export interface Binding {
   /** As WGSL spells it, such as `array<vec4<f32>>`. */
   readonly type: string;
@@ -31,6 +34,12 @@ export interface KernelLiteral {
   readonly bindings: Readonly<Record<string, Binding>>;
   /** Constants fixed per pipeline, with the WGSL's defaults. Derived ones are not listed. */
   readonly overrides: Readonly<Record<string, number | boolean>>;
+  /**
+   * Types fixed per pipeline, as overrides are values: for each `alias NAME = TYPE;` of the WGSL what
+   * it may stand for, the WGSL's own type first. WGSL has no such thing, so that one declaration is
+   * exchanged before compiling; the file is complete and valid with the first.
+   */
+  readonly aliases?: Readonly<Record<string, readonly AliasedType[]>>;
   /** Features without which the WGSL does not compile. */
   readonly features?: readonly string[];
 }
@@ -60,6 +69,7 @@ export interface Kernel<K extends KernelLiteral = KernelLiteral> {
   compile(
     gpu: Gpu,
     overrides?: { readonly [O in keyof K["overrides"]]?: number | boolean },
+    aliases?: { readonly [A in keyof K["aliases"]]?: AliasedType },
   ): Promise<Pipeline<K>>;
 }
 
@@ -68,7 +78,7 @@ export function defineKernel<const K extends KernelLiteral>(literal: K): Kernel<
   const compiled = new WeakMap<Gpu, Map<string, Promise<Pipeline<K>>>>();
   return {
     literal,
-    compile(gpu, overrides = {}) {
+    compile(gpu, overrides = {}, aliases = {}) {
       const constants: Record<string, number> = {};
       for (const [name, byDefault] of Object.entries(literal.overrides)) {
         constants[name] = Number(
@@ -85,11 +95,27 @@ export function defineKernel<const K extends KernelLiteral>(literal: K): Kernel<
           );
         }
       }
+      const types: Record<string, AliasedType> = {};
+      for (const [name, allowed] of Object.entries(literal.aliases ?? {})) {
+        types[name] = (aliases as Record<string, AliasedType>)[name] ?? allowed[0]!;
+      }
+      for (const [name, type] of Object.entries(aliases as Record<string, AliasedType>)) {
+        if (literal.aliases?.[name]?.includes(type) !== true) {
+          return Promise.reject(
+            new KernelError(
+              `Cannot compile kernel "${literal.name}": it has no alias "${name}" of ${type}`,
+              literal.name,
+            ),
+          );
+        }
+      }
       let ofDevice = compiled.get(gpu);
       if (ofDevice === undefined) compiled.set(gpu, ofDevice = new Map());
-      const key = Object.values(constants).join();
+      const key = [...Object.values(constants), ...Object.values(types)].join();
       let pipeline = ofDevice.get(key);
-      if (pipeline === undefined) ofDevice.set(key, pipeline = compile(gpu, literal, constants));
+      if (pipeline === undefined) {
+        ofDevice.set(key, pipeline = compile(gpu, literal, constants, types));
+      }
       return pipeline;
     },
   };
@@ -99,12 +125,15 @@ async function compile<K extends KernelLiteral>(
   gpu: Gpu,
   literal: K,
   constants: Record<string, number>,
+  types: Record<string, AliasedType>,
 ): Promise<Pipeline<K>> {
-  const { name, code } = literal;
+  const { name } = literal;
   const fail = (why: string, cause?: unknown) =>
     new KernelError(`Cannot compile kernel "${name}": ${why}`, name, { cause });
   compareInterface(literal);
-  for (const feature of literal.features ?? []) {
+  const code = withAliases(literal.code, types);
+  const f16 = Object.values(types).includes("f16") ? ["shader-f16"] : [];
+  for (const feature of [...literal.features ?? [], ...f16]) {
     if (!gpu.features.has(feature)) {
       throw fail(`the GPU "${gpu.adapter.name}" has no "${feature}"`);
     }
@@ -128,7 +157,7 @@ async function compile<K extends KernelLiteral>(
         visibility: 4,
         buffer: {
           type: access === "read" ? "read-only-storage" as const : "storage" as const,
-          minBindingSize: elementBytes(name, type),
+          minBindingSize: elementBytes(name, type, types),
         },
       })),
     ],
@@ -156,11 +185,25 @@ async function compile<K extends KernelLiteral>(
 
 const SCALAR_BYTES: Readonly<Record<string, number>> = { f32: 4, u32: 4, i32: 4, f16: 2 };
 
-/** Bytes of one element of `array<T>`, T a scalar, an atomic, vec2 or vec4 (WGSL §13.4.1). */
-function elementBytes(name: string, type: string): number {
+/**
+ * The WGSL with each `alias NAME = TYPE;` standing for the type asked for, and f16 enabled where one
+ * does. Lines stay where they are, so that messages name the file's own.
+ */
+export function withAliases(code: string, types: Readonly<Record<string, AliasedType>>): string {
+  for (const [name, type] of Object.entries(types)) {
+    code = code.replace(
+      new RegExp(`\\balias\\s+${name}\\s*=\\s*\\w+\\s*;`),
+      `alias ${name} = ${type};`,
+    );
+  }
+  return Object.values(types).includes("f16") ? `enable f16; ${code}` : code;
+}
+
+/** Bytes of one element of `array<T>`, T a scalar, an alias, an atomic, vec2 or vec4 (WGSL §13.4.1). */
+function elementBytes(name: string, type: string, types: Record<string, AliasedType>): number {
   const element = /^array<(.+)>$/.exec(type)?.[1] ?? type;
-  const [, lanes, scalar] = /^(?:vec([24])<|atomic<)?(\w+)>?$/.exec(element) ?? [];
-  const bytes = SCALAR_BYTES[scalar ?? ""];
+  const [, lanes, scalar = ""] = /^(?:vec([24])<|atomic<)?(\w+)>?$/.exec(element) ?? [];
+  const bytes = SCALAR_BYTES[types[scalar] ?? scalar];
   if (bytes === undefined) {
     throw new KernelError(`Cannot lay out kernel "${name}": unknown type "${type}"`, name);
   }
@@ -176,6 +219,8 @@ interface Interface {
   readonly bindings: readonly string[];
   /** `name = default`, those with an expression left out: they are derived. */
   readonly overrides: readonly string[];
+  /** `name = type`, those of a scalar only. */
+  readonly aliases: readonly string[];
 }
 
 /** Reads the declarations by the few forms that house style allows. */
@@ -202,6 +247,9 @@ function readInterface(code: string): Interface {
     ) => [name!, value!.trim().replace(/^(-?[\d.]+)[uif]$/, "$1")] as const).filter(([, value]) =>
       /^(-?[\d.]+|true|false)$/.test(value)
     ).map(([name, value]) => `${name} = ${value}`),
+    aliases: [...text.matchAll(/\balias\s+(\w+)\s*=\s*(f32|f16|i32|u32)\s*;/g)].map((
+      [, name, type],
+    ) => `${name} = ${type}`),
   };
 }
 
@@ -218,8 +266,9 @@ function compareInterface(literal: KernelLiteral): void {
       ),
     ],
     overrides: Object.entries(literal.overrides).map(([name, value]) => `${name} = ${value}`),
+    aliases: Object.entries(literal.aliases ?? {}).map(([name, [type]]) => `${name} = ${type}`),
   };
-  for (const part of ["entries", "params", "bindings", "overrides"] as const) {
+  for (const part of ["entries", "params", "bindings", "overrides", "aliases"] as const) {
     const count = Math.max(declared[part].length, found[part].length);
     for (let i = 0; i < count; i++) {
       const [here, there] = [declared[part][i], found[part][i]];
@@ -234,16 +283,98 @@ function compareInterface(literal: KernelLiteral): void {
   }
 }
 
+/** Takes dispatches, in order; each sees what the ones before it wrote. */
+export interface Recorder {
+  readonly gpu: Gpu;
+  /**
+   * Records one dispatch of `workgroups` workgroups along x, y and z; none where one of them is 0.
+   * @throws {KernelError} where the device allows no grid of that size.
+   */
+  dispatch<K extends KernelLiteral>(
+    pipeline: Pipeline<K>,
+    args: Arguments<K>,
+    workgroups: readonly [number, number?, number?],
+  ): void;
+}
+
+/**
+ * A grid of `count` workgroups in a row that keeps to the device's limit along x: x · y of them, at
+ * least `count`. A kernel finds its place by `id.x + id.y · num_workgroups.x · workgroup_size`, and
+ * leaves those past the end out.
+ */
+export function rowOfWorkgroups(gpu: Gpu, count: number): readonly [number, number] {
+  const most = gpu.limits.maxComputeWorkgroupsPerDimension;
+  if (count <= most) return [count, 1];
+  const y = Math.ceil(count / most);
+  return [Math.ceil(count / y), y];
+}
+
+/** @returns the grid's sides. @throws {KernelError} where the device allows no grid of that size. */
+function checkGrid(
+  gpu: Gpu,
+  kernel: KernelLiteral,
+  [x, y = 1, z = 1]: readonly [number, number?, number?],
+): readonly [number, number, number] {
+  const most = gpu.limits.maxComputeWorkgroupsPerDimension;
+  if (Math.max(x, y, z) > most) {
+    throw new KernelError(
+      `Cannot dispatch kernel "${kernel.name}" over ${x} × ${y} × ${z} workgroups: ` +
+        `the GPU "${gpu.adapter.name}" allows ${most} a side`,
+      kernel.name,
+    );
+  }
+  return [x, y, z];
+}
+
+/** Writes the members of Params one after the other, four bytes each. */
+function writeParams(
+  into: DataView,
+  at: number,
+  kernel: KernelLiteral,
+  values: Readonly<Record<string, number>>,
+): void {
+  for (const [name, type] of Object.entries(kernel.params)) {
+    const value = values[name]!;
+    if (type === "f32") into.setFloat32(at, value, true);
+    else if (type === "u32") into.setUint32(at, value, true);
+    else into.setInt32(at, value, true);
+    at += 4;
+  }
+}
+
+function bindGroup(
+  gpu: Gpu,
+  { kernel, layout }: Pipeline,
+  paramsBuffer: GPUBuffer,
+  tensors: readonly Tensor[],
+): GPUBindGroup {
+  return gpu.device.createBindGroup({
+    label: `kernel ${kernel.name}`,
+    layout,
+    entries: [
+      {
+        binding: 0,
+        resource: { buffer: paramsBuffer, size: Object.keys(kernel.params).length * 4 },
+      },
+      ...tensors.map(({ buffer }, i) => ({ binding: i + 1, resource: { buffer } })),
+    ],
+  });
+}
+
+function inOrder<K extends KernelLiteral>(
+  kernel: K,
+  bindings: Arguments<K>["bindings"],
+): readonly Tensor[] {
+  return Object.keys(kernel.bindings).map((name) => (bindings as Record<string, Tensor>)[name]!);
+}
+
 /** Dispatches whose Params share one uniform buffer; more are submitted in several parts. */
 const PARAMS_SLOTS = 256;
 const paramsBuffers = new WeakMap<Gpu, GPUBuffer>();
 
-/**
- * Records dispatches into one encoder and one pass, and submits them.
- * Dispatches run in order; each sees what the ones before it wrote.
- */
-export class Batch {
-  readonly #gpu: Gpu;
+/** Records dispatches into one encoder and one pass, and submits them. */
+export class Batch implements Recorder {
+  readonly gpu: Gpu;
   readonly #slotBytes: number;
   readonly #params: DataView<ArrayBuffer>;
   readonly #paramsBuffer: GPUBuffer;
@@ -252,7 +383,7 @@ export class Batch {
   #pass: GPUComputePassEncoder | undefined;
 
   constructor(gpu: Gpu) {
-    this.#gpu = gpu;
+    this.gpu = gpu;
     this.#slotBytes = gpu.limits.minUniformBufferOffsetAlignment;
     this.#params = new DataView(new ArrayBuffer(this.#slotBytes * PARAMS_SLOTS));
     let buffer = paramsBuffers.get(gpu);
@@ -267,63 +398,30 @@ export class Batch {
     this.#paramsBuffer = buffer;
   }
 
-  /**
-   * Records one dispatch of `workgroups` workgroups along x, y and z.
-   * @throws {KernelError} where the device allows no grid of that size.
-   */
   dispatch<K extends KernelLiteral>(
-    { kernel, pipeline, layout, groups }: Pipeline<K>,
+    pipeline: Pipeline<K>,
     { params, bindings }: Arguments<K>,
     workgroups: readonly [number, number?, number?],
   ): void {
-    const [x, y = 1, z = 1] = workgroups;
-    const most = this.#gpu.limits.maxComputeWorkgroupsPerDimension;
-    if (Math.max(x, y, z) > most) {
-      throw new KernelError(
-        `Cannot dispatch kernel "${kernel.name}" over ${x} × ${y} × ${z} workgroups: ` +
-          `the GPU "${this.#gpu.adapter.name}" allows ${most} a side`,
-        kernel.name,
-      );
-    }
+    const { kernel, groups } = pipeline;
+    const [x, y, z] = checkGrid(this.gpu, kernel, workgroups);
     if (x === 0 || y === 0 || z === 0) return;
     if (this.#used === PARAMS_SLOTS) this.submit();
     const offset = this.#used++ * this.#slotBytes;
-    let at = offset;
-    for (const [name, type] of Object.entries(kernel.params)) {
-      const value = (params as Record<string, number>)[name]!;
-      if (type === "f32") this.#params.setFloat32(at, value, true);
-      else if (type === "u32") this.#params.setUint32(at, value, true);
-      else this.#params.setInt32(at, value, true);
-      at += 4;
-    }
-    const tensors = Object.keys(kernel.bindings).map((name) =>
-      (bindings as Record<string, Tensor>)[name]!
-    );
+    writeParams(this.#params, offset, kernel, params);
+    const tensors = inOrder(kernel, bindings);
     const key = tensors.map(({ id }) => id).join();
     let group = groups.get(key);
     if (group === undefined) {
-      group = this.#gpu.device.createBindGroup({
-        label: `kernel ${kernel.name}`,
-        layout,
-        entries: [
-          {
-            binding: 0,
-            resource: {
-              buffer: this.#paramsBuffer,
-              size: Object.keys(kernel.params).length * 4,
-            },
-          },
-          ...tensors.map(({ buffer }, i) => ({ binding: i + 1, resource: { buffer } })),
-        ],
-      });
+      group = bindGroup(this.gpu, pipeline, this.#paramsBuffer, tensors);
       if (groups.size >= 1024) groups.clear(); // Tensors come and go; their groups must not pile up.
       groups.set(key, group);
     }
     if (this.#pass === undefined) {
-      this.#encoder = this.#gpu.device.createCommandEncoder({ label: `kernel ${kernel.name}` });
+      this.#encoder = this.gpu.device.createCommandEncoder({ label: `kernel ${kernel.name}` });
       this.#pass = this.#encoder.beginComputePass({ label: `kernel ${kernel.name}` });
     }
-    this.#pass.setPipeline(pipeline);
+    this.#pass.setPipeline(pipeline.pipeline);
     this.#pass.setBindGroup(0, group, [offset]);
     this.#pass.dispatchWorkgroups(x, y, z);
   }
@@ -332,12 +430,95 @@ export class Batch {
   submit(): void {
     if (this.#encoder === undefined || this.#pass === undefined) return;
     this.#pass.end();
-    this.#gpu.check();
+    this.gpu.check();
     const used = this.#used * this.#slotBytes;
-    this.#gpu.device.queue.writeBuffer(this.#paramsBuffer, 0, this.#params.buffer, 0, used);
+    this.gpu.device.queue.writeBuffer(this.#paramsBuffer, 0, this.#params.buffer, 0, used);
     const commands = this.#encoder.finish();
     this.#encoder = this.#pass = undefined;
     this.#used = 0;
-    this.#gpu.submit([commands]);
+    this.gpu.submit([commands]);
+  }
+}
+
+/**
+ * Dispatches that are recorded once and run again and again, all in one encoder and one pass: Params
+ * are uploaded and bind groups made at the first run, so that a run costs the host 2 µs a dispatch.
+ * The tensors are those of the recording: to run on other data write it into them.
+ */
+export class Recording implements Recorder {
+  readonly gpu: Gpu;
+  readonly #steps: {
+    pipeline: Pipeline;
+    params: Readonly<Record<string, number>>;
+    tensors: readonly Tensor[];
+    grid: readonly [number, number, number];
+  }[] = [];
+  #ready: { groups: GPUBindGroup[]; params: GPUBuffer } | undefined;
+
+  constructor(gpu: Gpu) {
+    this.gpu = gpu;
+  }
+
+  /** Dispatches so far. */
+  get length(): number {
+    return this.#steps.length;
+  }
+
+  /** @throws {TypeError} once the recording was run. */
+  dispatch<K extends KernelLiteral>(
+    pipeline: Pipeline<K>,
+    { params, bindings }: Arguments<K>,
+    workgroups: readonly [number, number?, number?],
+  ): void {
+    if (this.#ready !== undefined) throw new TypeError("Cannot add to a recording that was run");
+    const grid = checkGrid(this.gpu, pipeline.kernel, workgroups);
+    if (grid.includes(0)) return;
+    const tensors = inOrder(pipeline.kernel, bindings);
+    this.#steps.push({ pipeline: pipeline as unknown as Pipeline, params, tensors, grid });
+  }
+
+  /**
+   * Submits all dispatches, or those of [from, to) by their numbers.
+   * @throws {KernelError} where the device has failed.
+   */
+  run(from = 0, to = this.#steps.length): void {
+    if (from >= to) return;
+    const slotBytes = this.gpu.limits.minUniformBufferOffsetAlignment;
+    const { groups } = this.#ready ??= this.#prepare(slotBytes);
+    const encoder = this.gpu.device.createCommandEncoder({ label: "recording" });
+    const pass = encoder.beginComputePass({ label: "recording" });
+    const offset = [0];
+    for (let i = from; i < to; i++) {
+      const { pipeline, grid } = this.#steps[i]!;
+      offset[0] = i * slotBytes;
+      pass.setPipeline(pipeline.pipeline);
+      pass.setBindGroup(0, groups[i]!, offset);
+      pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
+    }
+    pass.end();
+    this.gpu.submit([encoder.finish()]);
+  }
+
+  #prepare(slotBytes: number): { groups: GPUBindGroup[]; params: GPUBuffer } {
+    this.gpu.check();
+    const values = new DataView(new ArrayBuffer(slotBytes * this.#steps.length));
+    for (const [i, { pipeline, params }] of this.#steps.entries()) {
+      writeParams(values, i * slotBytes, pipeline.kernel, params);
+    }
+    const params = this.gpu.device.createBuffer({
+      label: "params",
+      size: values.byteLength,
+      usage: BufferUsage.UNIFORM | BufferUsage.COPY_DST,
+    });
+    this.gpu.device.queue.writeBuffer(params, 0, values.buffer);
+    const groups = this.#steps.map(({ pipeline, tensors }) =>
+      bindGroup(this.gpu, pipeline, params, tensors)
+    );
+    return { groups, params };
+  }
+
+  /** Frees what the recording itself holds; its tensors are their owner's. */
+  destroy(): void {
+    this.#ready?.params.destroy();
   }
 }

@@ -3,7 +3,7 @@
 import code from "./matmul.wgsl" with { type: "text" };
 import codeSubgroup8 from "./matmul_subgroup8.wgsl" with { type: "text" };
 import type { Gpu } from "./device.ts";
-import { type Batch, defineKernel, type KernelLiteral, type Pipeline } from "./kernel.ts";
+import { defineKernel, type KernelLiteral, type Pipeline, type Recorder } from "./kernel.ts";
 import type { Tensor } from "./tensor.ts";
 
 const params = { rows: "u32", inner4: "u32", columns4: "u32" } as const;
@@ -66,7 +66,7 @@ export async function compileMatmul(
  * @throws {RangeError} where the shapes do not fit together.
  */
 export function recordMatmul(
-  batch: Batch,
+  recorder: Recorder,
   compiled: CompiledMatmul,
   { a, b, product }: Record<"a" | "b" | "product", Tensor>,
 ): void {
@@ -83,7 +83,7 @@ export function recordMatmul(
         `[M, K] · [K, N] in f32 is needed, K and N multiples of four`,
     );
   }
-  batch.dispatch(compiled.pipeline, {
+  recorder.dispatch(compiled.pipeline, {
     params: { rows, inner4: inner / 4, columns4: columns / 4 },
     bindings: { a, b, product },
   }, [Math.ceil(columns / compiled.columns), Math.ceil(rows / compiled.rows)]);

@@ -5,7 +5,7 @@
 
 import code from "./normalise.wgsl" with { type: "text" };
 import type { Gpu } from "./device.ts";
-import { type Batch, defineKernel, type Pipeline } from "./kernel.ts";
+import { defineKernel, type Pipeline, type Recorder } from "./kernel.ts";
 import type { Tensor } from "./tensor.ts";
 
 export const normaliseKernel = defineKernel({
@@ -118,7 +118,7 @@ export function compileNormalise(
  * @throws {RangeError} where shapes or ratio make no sense.
  */
 export function recordNormalise(
-  batch: Batch,
+  recorder: Recorder,
   pipeline: Pipeline<typeof normaliseKernel.literal>,
   pixels: Tensor,
   normalised: Tensor,
@@ -137,7 +137,7 @@ export function recordNormalise(
         `u8 [h, w, 3] into f32 [H, W, 4] at 0.01 or more is needed`,
     );
   }
-  batch.dispatch(pipeline, {
+  recorder.dispatch(pipeline, {
     params: {
       source_width: sourceWidth,
       source_height: sourceHeight,

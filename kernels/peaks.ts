@@ -1,7 +1,7 @@
 /** Local maxima of a score map, so that the map itself need not come back to the host. */
 
 import code from "./peaks.wgsl" with { type: "text" };
-import { type Batch, defineKernel, type Pipeline } from "./kernel.ts";
+import { defineKernel, type Pipeline, type Recorder } from "./kernel.ts";
 import type { Tensor } from "./tensor.ts";
 
 export const peaksKernel = defineKernel({
@@ -36,7 +36,7 @@ export function peakCapacity(width: number, height: number, radius: number): num
  * @throws {RangeError} where the shapes do not fit or the core leaves the map.
  */
 export function recordPeaks(
-  batch: Batch,
+  recorder: Recorder,
   pipeline: Pipeline<typeof peaksKernel.literal>,
   { scores, count, found }: Record<"scores" | "count" | "found", Tensor>,
   core: { x: number; y: number; width: number; height: number },
@@ -54,7 +54,7 @@ export function recordPeaks(
         `[${scores.shape.join(", ")}] for peaks into [${found.shape.join(", ")}]`,
     );
   }
-  batch.dispatch(pipeline, {
+  recorder.dispatch(pipeline, {
     params: {
       width,
       height,

@@ -5,6 +5,14 @@ import { KernelError } from "./errors.ts";
 
 const BYTES = { f32: 4, f16: 2, u32: 4, i32: 4, u8: 1 } as const;
 
+/** Bytes of one element. */
+export function bytesOf(type: ElementType): number {
+  return BYTES[type];
+}
+
+/** What a tensor is made from and written with. */
+export type TensorData = Float32Array | Float16Array | Uint32Array | Int32Array | Uint8Array;
+
 /** Element types; `u8` lies packed, four to a u32, since WGSL has no bytes. */
 export type ElementType = keyof typeof BYTES;
 
@@ -84,15 +92,39 @@ export class Tensor {
     return Object.create(this, { shape: { value: shape } }) as Tensor;
   }
 
+  /**
+   * The same memory as a tensor of another type or shape, of at most as many bytes as the buffer
+   * has: what a plan shares among values whose lives do not overlap. It is freed with this one.
+   * @throws {RangeError} where it does not fit.
+   */
+  place(type: ElementType, shape: readonly number[], label = this.label): Tensor {
+    const byteLength = shape.reduce((a, b) => a * b, BYTES[type]);
+    if (byteLength > this.buffer.size) {
+      throw new RangeError(
+        `Cannot place ${type} [${
+          shape.join(", ")
+        }] in the ${this.buffer.size} bytes of "${this.label}"`,
+      );
+    }
+    return Object.create(this, {
+      type: { value: type },
+      shape: { value: shape },
+      label: { value: label },
+      byteLength: { value: byteLength },
+    }) as Tensor;
+  }
+
   /** Makes a tensor that holds `data`, whose length must be that of the shape. */
   static from(
     gpu: Gpu,
-    data: Float32Array | Uint32Array | Int32Array | Uint8Array,
+    data: TensorData,
     shape: readonly number[],
     label?: string,
   ): Tensor {
     const type = data instanceof Float32Array
       ? "f32"
+      : data instanceof Float16Array
+      ? "f16"
       : data instanceof Uint32Array
       ? "u32"
       : data instanceof Int32Array
@@ -104,7 +136,7 @@ export class Tensor {
   }
 
   /** Uploads all elements. @throws {RangeError} where the number of bytes differs. */
-  write(data: Float32Array | Uint32Array | Int32Array | Uint8Array): void {
+  write(data: TensorData): void {
     if (data.byteLength !== this.byteLength) {
       throw new RangeError(
         `Cannot write ${data.byteLength} bytes into "${this.label}" [${
@@ -137,7 +169,7 @@ export class Tensor {
    */
   async readBytes(): Promise<ArrayBuffer> {
     const { device } = this.gpu;
-    const { size } = this.buffer;
+    const size = Math.max(16, Math.ceil(this.byteLength / 16) * 16);
     const pool = stagingPool(this.gpu, size);
     const staging = pool.pop() ?? device.createBuffer({
       label: "read back",
@@ -160,9 +192,10 @@ export class Tensor {
     }
   }
 
-  /** The elements of an `f32` tensor. @throws {TypeError} for another type. */
+  /** The elements of an `f32` or `f16` tensor. @throws {TypeError} for another type. */
   async readFloats(): Promise<Float32Array> {
-    if (this.type !== "f32") throw new TypeError(`Cannot read "${this.label}" as f32`);
+    if (this.type === "f16") return Float32Array.from(new Float16Array(await this.readBytes()));
+    if (this.type !== "f32") throw new TypeError(`Cannot read "${this.label}" as floats`);
     return new Float32Array(await this.readBytes());
   }
 

@@ -7,6 +7,7 @@
  */
 
 import { create } from "webgpu";
+import { withAliases } from "../kernels/kernel.ts";
 
 /** Features that kernels may use; one that the null backend lacks leaves its kernels refused, with the reason. */
 const FEATURES: readonly string[] = [
@@ -29,19 +30,24 @@ const names = [...Deno.readDirSync(folder)].map((entry) => entry.name)
   .filter((name) => name.endsWith(".wgsl")).sort();
 let errors = 0;
 for (const name of names) {
-  device.pushErrorScope("validation"); // the same errors again: without the scope Dawn prints them
-  const module = device.createShaderModule({
-    label: name,
-    code: Deno.readTextFileSync(new URL(name, folder)),
-  });
-  const { messages } = await module.getCompilationInfo();
-  const invalid = await device.popErrorScope();
-  for (const { lineNum, linePos, type, message } of messages) {
-    console.error(`kernels/${name}:${lineNum}:${linePos}: ${type}: ${message}`);
+  const code = Deno.readTextFileSync(new URL(name, folder));
+  // Aliases of f32 may stand for f16: both are compiled, each alias by itself.
+  const aliased = [...code.matchAll(/^alias (\w+) = f32;/gm)].map(([, alias]) => alias!);
+  const variants = [code, ...aliased.map((alias) => withAliases(code, { [alias]: "f16" }))];
+  for (const variant of variants) {
+    device.pushErrorScope("validation"); // the same errors again: without the scope Dawn prints them
+    const module = device.createShaderModule({ label: name, code: variant });
+    const { messages } = await module.getCompilationInfo();
+    const invalid = await device.popErrorScope();
+    for (const { lineNum, linePos, type, message } of messages) {
+      console.error(`kernels/${name}:${lineNum}:${linePos}: ${type}: ${message}`);
+    }
+    const found = messages.filter(({ type }) => type === "error").length;
+    if (found === 0 && invalid !== null) {
+      console.error(`kernels/${name}: error: ${invalid.message}`);
+    }
+    errors += Math.max(found, invalid === null ? 0 : 1);
   }
-  const found = messages.filter(({ type }) => type === "error").length;
-  if (found === 0 && invalid !== null) console.error(`kernels/${name}: error: ${invalid.message}`);
-  errors += Math.max(found, invalid === null ? 0 : 1);
 }
 console.log(`${names.length} kernels compiled, ${errors} errors`);
 device.destroy();

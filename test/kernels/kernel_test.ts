@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Gpu } from "../../kernels/device.ts";
 import { KernelError } from "../../kernels/errors.ts";
-import { Batch, defineKernel } from "../../kernels/kernel.ts";
+import { Batch, defineKernel, Recording, rowOfWorkgroups } from "../../kernels/kernel.ts";
 import { Tensor } from "../../kernels/tensor.ts";
 import { sharedGpu } from "./gpu.ts";
 
@@ -72,6 +72,87 @@ Deno.test("Batch runs more dispatches than there are slots for params", async ()
   }
   batch.submit();
   assert.deepEqual([...await a.readFloats()], [600]);
+});
+
+Deno.test("Recording runs the same dispatches again, whole or in part, on new data", async () => {
+  const gpu = await sharedGpu();
+  const pipeline = await defineKernel(literal).compile(gpu);
+  const [a, b, c] = [1, 2, 3].map(() => new Tensor(gpu, "f32", [1])) as [Tensor, Tensor, Tensor];
+  const recording = new Recording(gpu);
+  for (const [input, output, shift] of [[a, b, 1], [b, c, 10]] as const) {
+    recording.dispatch(pipeline, {
+      params: { count: 1, shift, factor: 2 },
+      bindings: { input, output },
+    }, [1]);
+  }
+  recording.dispatch(pipeline, {
+    params: { count: 1, shift: 0, factor: 0 },
+    bindings: { input: a, output: c },
+  }, [0]);
+  assert.equal(recording.length, 2);
+  for (const value of [3, 5]) {
+    a.write(Float32Array.of(value));
+    recording.run();
+    assert.deepEqual([...await c.readFloats()], [(2 * value + 1) * 2 + 10]);
+  }
+  a.write(Float32Array.of(7));
+  recording.run(0, 1);
+  assert.deepEqual([...await b.readFloats(), ...await c.readFloats()], [15, 32]);
+  assert.throws(() =>
+    recording.dispatch(pipeline, {
+      params: { count: 1, shift: 0, factor: 0 },
+      bindings: { input: a, output: c },
+    }, [1]), TypeError);
+  recording.destroy();
+});
+
+Deno.test("an alias stands for the type asked for, and for no other", async () => {
+  const gpu = await sharedGpu();
+  const generic = {
+    ...literal,
+    code: CODE.replace("struct Params", "alias Element = f32;\nstruct Params")
+      .replaceAll("array<f32>", "array<Element>")
+      .replace("input[id.x] *", "f32(input[id.x]) *")
+      .replace("select(v, v * v, SQUARE)", "Element(select(v, v * v, SQUARE))"),
+    bindings: {
+      input: { type: "array<Element>", access: "read" },
+      output: { type: "array<Element>", access: "read_write" },
+    },
+    aliases: { Element: ["f32", "i32", "f16"] },
+  } as const;
+  const kernel = defineKernel(generic);
+  for (const [type, data] of [["f32", Float32Array.of(1.5)], ["i32", Int32Array.of(3)]] as const) {
+    const [input, output] = [Tensor.from(gpu, data, [1]), new Tensor(gpu, type, [1])];
+    const batch = new Batch(gpu);
+    batch.dispatch(await kernel.compile(gpu, {}, { Element: type }), {
+      params: { count: 1, shift: 1, factor: 2 },
+      bindings: { input, output },
+    }, [1]);
+    batch.submit();
+    const bytes = await output.readBytes();
+    assert.equal(
+      (type === "f32" ? new Float32Array(bytes) : new Int32Array(bytes))[0],
+      data[0]! * 2 + 1,
+    );
+  }
+  await assert.rejects(kernel.compile(gpu, {}, { Element: "u32" }), /no alias "Element" of u32/);
+  await assert.rejects(kernel.compile(gpu, {}, { Other: "f32" } as never), /no alias "Other"/);
+  await assert.rejects(
+    defineKernel({ ...generic, aliases: { Element: ["f16"] } }).compile(gpu),
+    /its aliases differ: "Element = f16" is declared, "Element = f32" is in the WGSL/,
+  );
+});
+
+Deno.test("rowOfWorkgroups() keeps to the device's limit and leaves little over", async () => {
+  const gpu = await sharedGpu();
+  const most = gpu.limits.maxComputeWorkgroupsPerDimension;
+  for (const count of [0, 1, most, most + 1, 3 * most - 1, 1000 * most + 7]) {
+    const [x, y] = rowOfWorkgroups(gpu, count);
+    assert.ok(
+      x <= most && y <= most && x * y >= count && x * y < count + y,
+      `${count}: ${x} × ${y}`,
+    );
+  }
 });
 
 Deno.test("compile() gives the same pipeline for the same overrides", async () => {

@@ -29,3 +29,16 @@ Deno.test("Tensor refuses data of another size and reading as another type", asy
   assert.throws(() => tensor.write(new Uint32Array(4)), RangeError);
   await assert.rejects(tensor.readFloats(), TypeError);
 });
+
+Deno.test("Tensor holds f16, and what is placed in it is read by its own size", async () => {
+  const gpu = await sharedGpu();
+  const halves = Float16Array.of(1, -2.5, 65504, 2 ** -14, 0.1);
+  const tensor = Tensor.from(gpu, halves, [5]);
+  assert.equal(tensor.type, "f16");
+  assert.deepEqual([...await tensor.readFloats()], [...halves]);
+  const placed = tensor.place("u32", [2]);
+  placed.write(Uint32Array.of(7, 9));
+  assert.deepEqual([...new Uint32Array(await placed.readBytes())], [7, 9]);
+  assert.deepEqual((await tensor.readFloats())[4], halves[4]);
+  assert.throws(() => tensor.place("f32", [5]), RangeError);
+});
