@@ -121,3 +121,21 @@ export class InterruptedError extends Error {
     super(message);
   }
 }
+
+/** A model's file is broken, or asks for what this version does not do; `node` and `operator` say where. */
+export class ModelError extends Error {
+  override name = "ModelError";
+  /** The node's name or, where it has none, its first output's; undefined where the file itself is at fault. */
+  readonly node: string | undefined;
+  /** The operator, such as "Conv", with its domain where that is not ONNX's own. */
+  readonly operator: string | undefined;
+  constructor(
+    message: string,
+    details: { node?: string; operator?: string } = {},
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+    this.node = details.node;
+    this.operator = details.operator;
+  }
+}
