@@ -29,6 +29,8 @@ export interface CommonConfig {
   readonly decoders: number;
   /** A tile that cannot be decoded ends the run, or is background and counted in the results. */
   readonly onBadTile: "throw" | "background";
+  /** Pixels as the file holds them, or converted to sRGB by the slide's ICC profile. */
+  readonly colour: "raw" | "srgb";
 }
 
 export interface DevelopmentConfig extends CommonConfig {
@@ -155,6 +157,12 @@ export const VARIABLES: readonly {
       "throw (default): a tile that cannot be decoded ends the run; background: it is filled and counted",
   },
   {
+    name: "COLOUR",
+    when: "both",
+    meaning:
+      "raw (default): pixels as the file holds them; srgb: converted by the slide's ICC profile, where it has one",
+  },
+  {
     name: "DEADLINE_MINUTES",
     when: "both",
     meaning: "minutes after which the run stops, 0.01 to 1440 (default 85)",
@@ -225,6 +233,7 @@ const common = {
     v.picklist(["throw", "background"], "must be throw or background"),
     "throw",
   ),
+  COLOUR: v.optional(v.picklist(["raw", "srgb"], "must be raw or srgb"), "raw"),
 };
 
 const developmentSchema = v.object({
@@ -325,6 +334,7 @@ export function readConfig(
     logLevel: env.LOG_LEVEL,
     decoders: env.DECODERS ?? Math.min(8, machine.cores),
     onBadTile: env.ON_BAD_TILE,
+    colour: env.COLOUR,
   });
 
   if (dev === "1") {

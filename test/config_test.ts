@@ -85,6 +85,7 @@ Deno.test("readConfig() needs DEV=1 alone for development", () => {
     inputDirIsGiven: false,
     nucleiThreshold: undefined,
     onBadTile: "throw",
+    colour: "raw",
     outputDir: "./output",
     deadlineMinutes: 85,
     logLevel: "info",
@@ -187,6 +188,7 @@ const WRONG_IN_BOTH: Record<string, readonly string[]> = {
   OUTPUT_DIR: ["a\0b", "a\nb"],
   DEADLINE_MINUTES: ["0", "-1", "1441", "Infinity", "an hour", "1,5"],
   LOG_LEVEL: ["INFO", "verbose"],
+  COLOUR: ["RGB", "sRGB"],
   DECODERS: ["-1", "65", "1.5", "many", "1e1"],
 };
 const WRONG_IN_DEVELOPMENT: Record<string, readonly string[]> = {

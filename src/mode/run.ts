@@ -128,6 +128,7 @@ export class Run {
       slide = await openSlide(location, {
         decoders: config.decoders,
         onBadTile: config.onBadTile,
+        colour: config.colour,
         ...(config.mode === "production" ? { workDir: config.workDir } : {}),
       });
       this.#slides.set(location, slide);
@@ -146,7 +147,13 @@ export class Run {
     const { widthPx, heightPx } = slide.levels[0]!;
     this.log.info(
       `Slide: ${slide.format}, ${widthPx} × ${heightPx} pixels, levels: ${slide.levels.length}, ` +
-        `${slide.properties.mppX ?? "unknown"} µm/px`,
+        `${slide.properties.mppX ?? "unknown"} µm/px${
+          this.config.colour === "raw"
+            ? ""
+            : slide.icc === undefined
+            ? ", raw pixels since it has no ICC profile"
+            : ", converted to sRGB"
+        }`,
     );
     let kept: Results | undefined;
     const context: Context = {

@@ -6,6 +6,7 @@ import { CodecPool } from "./codec_pool.ts";
 import { decodePackBits, decodeRle } from "./packbits.ts";
 import { interleave, invert, sampleBytes, toRgb } from "./samples.ts";
 import type { Compression, RawTile } from "./slide.ts";
+import { wrapInTiff } from "./tiff_wrap.ts";
 import { decodeJpeg, hasTurboJpeg } from "./turbojpeg.ts";
 
 /** Decodes up to `threads` tiles at a time on threads; with 0, one after the other on the calling one. */
@@ -232,34 +233,12 @@ function undoPredictor(differences: Uint8Array, tile: RawTile): Uint8Array {
  * the samples are grey bytes, whatever they are, so that nothing is converted on the way.
  */
 async function decompressLzw(tile: RawTile): Promise<Uint8Array> {
-  const SHORT = 3, LONG = 4;
-  const rowBytes = sampleBytes(tile) / tile.heightPx;
-  const entries: [tag: number, type: number, value: number][] = [
-    [256, LONG, rowBytes], // ImageWidth
-    [257, LONG, tile.heightPx], // ImageLength
-    [258, SHORT, 8], // BitsPerSample
-    [259, SHORT, 5], // Compression: LZW
-    [262, SHORT, 1], // PhotometricInterpretation: black is zero
-    [273, LONG, 0], // StripOffsets, set below
-    [277, SHORT, 1], // SamplesPerPixel
-    [278, LONG, tile.heightPx], // RowsPerStrip
-    [279, LONG, tile.data.length], // StripByteCounts
-  ];
-  const dataAt = 8 + 2 + 12 * entries.length + 4;
-  const file = new Uint8Array(dataAt + tile.data.length);
-  const out = new DataView(file.buffer);
-  out.setUint32(0, 0x49492a00);
-  out.setUint32(4, 8, true);
-  out.setUint16(8, entries.length, true);
-  for (const [i, [tag, type, value]] of entries.entries()) {
-    const at = 10 + 12 * i;
-    out.setUint16(at, tag, true);
-    out.setUint16(at + 2, type, true);
-    out.setUint32(at + 4, 1, true);
-    out.setUint32(at + 8, tag === 273 ? dataAt : value, true);
-  }
-  file.set(tile.data, dataAt);
-
+  const file = wrapInTiff(tile.data, {
+    widthPx: sampleBytes(tile) / tile.heightPx,
+    heightPx: tile.heightPx,
+    samplesPerPixel: 1,
+    compression: 5,
+  });
   const { default: sharp } = await import("sharp");
   sharp.cache(false); // Tiles are never decoded twice; our own cache holds them.
   return withoutBuffer(

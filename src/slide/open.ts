@@ -16,6 +16,7 @@ import { refuseFolder, refuseKnown } from "./refused.ts";
 import { type SlideParts, TiledSlide, type TiledSlideOptions } from "./region.ts";
 import type { Slide } from "./slide.ts";
 import { FileSource, type Source } from "./source.ts";
+import { makeSrgbTable } from "./srgb.ts";
 import type { HttpSourceOptions } from "./source_http.ts";
 import { readTiff, type TiffDirectory } from "./tiff.ts";
 import { isTrestle, openTrestle } from "./trestle.ts";
@@ -42,6 +43,12 @@ export interface SlideOptions extends TiledSlideOptions {
   readonly workDir?: string;
   /** How a URL is read. */
   readonly http?: HttpSourceOptions;
+  /**
+   * "raw" (default): pixels are what the file holds, as OpenSlide's are. "srgb": those of levels are
+   * converted to sRGB by the slide's ICC profile, tile by tile, before a scale is made of them; a slide
+   * without a profile stays as it is, and so do background, associated pictures and raw tiles.
+   */
+  readonly colour?: "raw" | "srgb";
 }
 
 /**
@@ -49,7 +56,8 @@ export interface SlideOptions extends TiledSlideOptions {
  * with itself; a source is closed too where it cannot be opened. A URL may be a Secret, a path that of
  * a folder or a zip of DICOM instances.
  * @throws {SourceError} where the bytes cannot be had; {SlideFormatError} where they are no slide or
- *   a broken one; {UnsupportedError} where they are of a kind that is not read yet.
+ *   a broken one, or its profile is broken and wanted; {UnsupportedError} where they are of a kind
+ *   that is not read yet.
  */
 export async function openSlide(
   location: string | URL | Secret | Source,
@@ -58,9 +66,34 @@ export async function openSlide(
   const path = pathOf(location);
   if (path !== undefined && isFolder(path)) {
     refuseFolder(path);
-    return new TiledSlide(await openDicomFolder(path), options);
+    return await makeSlide(await openDicomFolder(path), path, options);
   }
   const source = await openSource(location, options);
+  return await makeSlide(await openParts(source, path, options), source.location, options);
+}
+
+async function makeSlide(
+  parts: SlideParts,
+  path: string,
+  options: SlideOptions,
+): Promise<Slide> {
+  try {
+    const srgb = options.colour === "srgb" && parts.icc !== undefined
+      ? await makeSrgbTable(parts.icc, path)
+      : undefined;
+    return new TiledSlide(parts, options, srgb);
+  } catch (error) {
+    await parts.close();
+    throw error;
+  }
+}
+
+/** What the format of a source finds in it. The source is closed where this throws. */
+async function openParts(
+  source: Source,
+  path: string | undefined,
+  { workDir }: SlideOptions,
+): Promise<SlideParts> {
   try {
     if (source.sizeBytes === 0) {
       throw new SlideFormatError(`Cannot open "${source.location}": it is empty`, {
@@ -69,16 +102,14 @@ export async function openSlide(
     }
     const head = await source.read(0, 132);
     // Before TIFF, since a file may be both (PS3.10 §7.1), as OpenSlide takes it.
-    if (isDicom(head)) return new TiledSlide(await openDicomFile(source, path), options);
-    if (isZip(head)) return new TiledSlide(await openDicomZip(source, options.workDir), options);
+    if (isDicom(head)) return await openDicomFile(source, path);
+    if (isZip(head)) return await openDicomZip(source, workDir);
     const picture = pictureFormat(head);
     const directories = picture === undefined
       ? await readNdpi(source) ?? await readTiff(source)
       : undefined;
     if (directories === undefined) await refuseKnown(source);
-    if (picture !== undefined) {
-      return new TiledSlide(await openPicture(source, picture, options.workDir), options);
-    }
+    if (picture !== undefined) return await openPicture(source, picture, workDir);
     const format = directories && TIFF_FORMATS.find(({ is }) => is(directories));
     if (directories === undefined || format === undefined) {
       throw new SlideFormatError(
@@ -86,7 +117,7 @@ export async function openSlide(
         { path: source.location },
       );
     }
-    return new TiledSlide(await format.open(source, directories), options);
+    return await format.open(source, directories);
   } catch (error) {
     await source.close();
     throw error;

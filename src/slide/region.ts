@@ -5,6 +5,7 @@ import { TileDecoder } from "./codec.ts";
 import { AreaFilter } from "./area_filter.ts";
 import { levelProperties } from "./properties.ts";
 import type { Level, Picture, Properties, RawTile, Region, Slide } from "./slide.ts";
+import { convertToSrgb, type SrgbTable } from "./srgb.ts";
 
 /** A rectangle of a tile, and where it lies. */
 export interface Placement {
@@ -190,10 +191,12 @@ export class TiledSlide implements Slide {
   readonly #decoder: TileDecoder;
   readonly #cache: TileCache;
   readonly #onBadTile: "throw" | "background";
+  /** What the colours of levels are converted by, where they are. */
+  readonly #srgb: SrgbTable | undefined;
   /** Tiles that were filled since they could not be decoded, each once. */
   readonly #badTiles = new Set<string>();
 
-  constructor(parts: SlideParts, options: TiledSlideOptions = {}) {
+  constructor(parts: SlideParts, options: TiledSlideOptions = {}, srgb?: SrgbTable) {
     const { decoders = 0, cacheBytes = 24 << 20, onBadTile = "throw" } = options;
     const [largest] = parts.levels;
     if (largest === undefined) throw new RangeError("Cannot make a slide without levels");
@@ -201,6 +204,7 @@ export class TiledSlide implements Slide {
     this.#decoder = new TileDecoder(decoders);
     this.#cache = new TileCache(cacheBytes);
     this.#onBadTile = onBadTile;
+    this.#srgb = srgb;
     this.format = parts.format;
     this.background = parts.background;
     this.icc = parts.icc;
@@ -517,6 +521,8 @@ export class TiledSlide implements Slide {
     }
     try {
       const tile = await this.#decoder.decode(raw, signal);
+      // Label and macro are another camera's.
+      if (this.#srgb !== undefined && typeof name === "number") convertToSrgb(tile, this.#srgb);
       this.#cache.put(key, tile);
       return tile;
     } catch (cause) {

@@ -137,7 +137,10 @@ export interface Slide {
   readonly associated: ReadonlyMap<string, () => Promise<Picture>>;
   /** What lies outside the slide and under missing tiles: red, green, blue, 0 to 255. */
   readonly background: readonly [number, number, number];
-  /** The ICC profile of the colours of level 0, as the file holds it. */
+  /**
+   * The ICC profile of the colours of level 0, as the file holds it. Pixels are as they are stored,
+   * unless the slide was opened with `colour: "srgb"`.
+   */
   readonly icc: Uint8Array | undefined;
   /**
    * Reads a rectangle at a level or a scale as interleaved RGB `[heightPx, widthPx, 3]`; outside the slide it

@@ -26,6 +26,8 @@ export interface SlideInfo {
   readonly mppX: number | null;
   readonly mppY: number | null;
   readonly objectivePower: number | null;
+  /** Size of the ICC profile. */
+  readonly iccBytes: number | null;
   readonly levels: readonly (Level & Readable<{ readonly compression: string }>)[];
   readonly associated: Readonly<
     Record<string, Readable<{ readonly widthPx: number; readonly heightPx: number }>>
@@ -76,6 +78,7 @@ export async function describeSlide(path: string, slide: Slide): Promise<SlideIn
     mppX: mppX ?? null,
     mppY: mppY ?? null,
     objectivePower: objectivePower ?? null,
+    iccBytes: slide.icc?.length ?? null,
     levels,
     associated,
     properties: Object.fromEntries(Object.entries(all).sort(([a], [b]) => a < b ? -1 : 1)),
@@ -83,7 +86,7 @@ export async function describeSlide(path: string, slide: Slide): Promise<SlideIn
 }
 
 function inWords(info: SlideInfo): string {
-  const { widthPx, heightPx, mppX, mppY, objectivePower } = info;
+  const { widthPx, heightPx, mppX, mppY, objectivePower, iccBytes } = info;
   const millimetres = mppX === null || mppY === null
     ? ""
     : ` (${(widthPx * mppX / 1000).toFixed(2)} × ${(heightPx * mppY / 1000).toFixed(2)} mm)`;
@@ -98,6 +101,7 @@ function inWords(info: SlideInfo): string {
       mppX === null || mppY === null ? "unknown" : `${scale(mppX)} × ${scale(mppY)} µm/px`
     }`,
     `objective   ${objectivePower === null ? "unknown" : `${objectivePower}×`}`,
+    `profile     ${iccBytes === null ? "none" : `ICC, ${iccBytes} bytes`}`,
     "",
     ...table([
       ["level", "size in px", "downsample", "tile in px", "compression"],

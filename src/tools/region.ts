@@ -7,7 +7,8 @@ import { openSlide } from "../slide/open.ts";
 import type { LevelRegion, Picture } from "../slide/slide.ts";
 import { parsing, runTool } from "./tool.ts";
 
-const USAGE = "deno task region SLIDE [--level N] [--x X] [--y Y] --width W --height H --out PNG";
+const USAGE =
+  "deno task region SLIDE [--level N] [--x X] [--y Y] --width W --height H [--colour C] --out PNG";
 const HELP =
   `Reads a rectangle of a slide into a PNG. What lies outside the slide is its background.
 
@@ -19,12 +20,14 @@ Usage: ${USAGE}
   --y Y
   --width W   size in pixels of the level
   --height H
+  --colour C  raw, where left out: pixels as the file holds them; srgb: converted by its ICC profile
   --out PNG   where to write; appears whole or not at all
   -h, --help  this text
 `;
 
 interface Arguments extends LevelRegion {
   readonly path: string;
+  readonly colour: "raw" | "srgb";
   readonly out: string;
 }
 
@@ -38,6 +41,7 @@ function parse(args: readonly string[]): Arguments | undefined {
       y: { type: "string", default: "0" },
       width: { type: "string" },
       height: { type: "string" },
+      colour: { type: "string", default: "raw" },
       out: { type: "string" },
       help: { type: "boolean", short: "h" },
     },
@@ -46,6 +50,8 @@ function parse(args: readonly string[]): Arguments | undefined {
   const [path, ...others] = positionals;
   if (path === undefined || others.length > 0) throw new TypeError("SLIDE must be one path");
   if (!values.out) throw new TypeError("--out must name the PNG");
+  const { colour } = values;
+  if (colour !== "raw" && colour !== "srgb") throw new TypeError("--colour must be raw or srgb");
   const whole = (name: "level" | "x" | "y" | "width" | "height", low: number) => {
     const text = values[name];
     if (text === undefined) throw new TypeError(`--${name} is missing`);
@@ -59,6 +65,7 @@ function parse(args: readonly string[]): Arguments | undefined {
   };
   return {
     path,
+    colour,
     out: values.out,
     level: whole("level", 0),
     x0Px: whole("x", -Infinity),
@@ -88,8 +95,8 @@ function joinNegative(args: readonly string[]): string[] {
 export async function runRegion(args: readonly string[]): Promise<string> {
   const parsed = parsing(USAGE, () => parse(args));
   if (parsed === undefined) return HELP;
-  const { path, out, ...region } = parsed;
-  const picture = await readRegion(path, region);
+  const { path, out, colour, ...region } = parsed;
+  const picture = await readRegion(path, colour, region);
   const { default: sharp } = await import("sharp");
   const { widthPx: width, heightPx: height } = picture;
   const png = await sharp(picture.data, { raw: { width, height, channels: 3 } }).png().toBuffer();
@@ -102,8 +109,12 @@ export async function runRegion(args: readonly string[]): Promise<string> {
   return `${width} × ${height} px of level ${region.level} saved to ${out}`;
 }
 
-async function readRegion(path: string, region: LevelRegion): Promise<Picture> {
-  const slide = await openSlide(path, { cacheBytes: 0 });
+async function readRegion(
+  path: string,
+  colour: Arguments["colour"],
+  region: LevelRegion,
+): Promise<Picture> {
+  const slide = await openSlide(path, { cacheBytes: 0, colour });
   try {
     return await slide.readRegion(region);
   } catch (cause) {

@@ -6,6 +6,7 @@ import { join, resolve } from "node:path";
 import sharp from "sharp";
 import { checkResults, type Results } from "../../src/results/schema.ts";
 import { dataPath } from "../data.ts";
+import { buildTiff, tiledImage, UNDEFINED } from "../slide/tiff_builder.ts";
 import { NO_ADAPTER, type Ran, runMain } from "./process.ts";
 import { tinySlide } from "./tiny_slide.ts";
 
@@ -207,6 +208,16 @@ const BROKEN: Record<
     },
     3,
     /^error: Cannot .*slide\.svs".*/,
+  ],
+  "a slide whose profile is broken, where colours are to be converted by it": [
+    (folder) => {
+      const profile = { tag: 34675, type: UNDEFINED, values: [1, 2, 3, 4, 5] };
+      const slide = buildTiff([tiledImage({ fields: [profile] })]);
+      writeFileSync(join(folder, "slide.tif"), slide.bytes);
+      return { INPUT_DIR: folder, COLOUR: "srgb" };
+    },
+    3,
+    /^error: Cannot convert the colours of ".*slide\.tif" to sRGB: its ICC profile is broken: /,
   ],
   "an INPUT_DIR without a slide": [
     (folder) => {

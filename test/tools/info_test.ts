@@ -5,10 +5,15 @@ import { join } from "node:path";
 import { ConfigError, SlideFormatError, SourceError } from "../../src/errors.ts";
 import { runInfo } from "../../src/tools/info.ts";
 import { dataPath } from "../data.ts";
-import { ascii, buildTiff, pattern, SHORT, tiledImage } from "../slide/tiff_builder.ts";
+import { ascii, buildTiff, pattern, SHORT, tiledImage, UNDEFINED } from "../slide/tiff_builder.ts";
 
 const SLIDE = buildTiff([
-  tiledImage({ fields: [ascii(270, "Aperio\r\n|MPP = 0.25|AppMag = 40|Note = \x1b[31mred\x9b")] }),
+  tiledImage({
+    fields: [
+      ascii(270, "Aperio\r\n|MPP = 0.25|AppMag = 40|Note = \x1b[31mred\x9b"),
+      { tag: 34675, type: UNDEFINED, values: [1, 2, 3] },
+    ],
+  }),
   tiledImage({ widthPx: 50, heightPx: 35, compression: 34925 }),
   {
     widthPx: 20,
@@ -47,6 +52,7 @@ vendor      aperio
 size        100 × 70 px (0.03 × 0.02 mm)
 scale       0.25 × 0.25 µm/px
 objective   40×
+profile     ICC, 3 bytes
 
 level  size in px  downsample  tile in px  compression
 0      100 × 70    1           32 × 32     none
@@ -75,6 +81,7 @@ Deno.test("runInfo() gives all of it as JSON", () =>
       mppX: 0.25,
       mppY: 0.25,
       objectivePower: 40,
+      iccBytes: 3,
       associated: {
         label: { widthPx: 20, heightPx: 10 },
         macro: {
@@ -110,9 +117,10 @@ Deno.test("runInfo() says that it does not know a scale", () =>
     assert.match(text, /^size {8}100 × 70 px$/m);
     assert.match(text, /^scale {7}unknown$/m);
     assert.match(text, /^objective {3}unknown$/m);
+    assert.match(text, /^profile {5}none$/m);
     assert(!text.includes("associated"));
-    const { mppX, mppY, objectivePower } = JSON.parse(await runInfo([path, "--json"]));
-    assert.deepEqual([mppX, mppY, objectivePower], [null, null, null]);
+    const { mppX, mppY, objectivePower, iccBytes } = JSON.parse(await runInfo([path, "--json"]));
+    assert.deepEqual([mppX, mppY, objectivePower, iccBytes], [null, null, null, null]);
   }));
 
 Deno.test("runInfo() tells of CMU-1-Small-Region.svs what OpenSlide does", async () => {

@@ -6,7 +6,8 @@ import sharp from "sharp";
 import { CodecError, ConfigError, SourceError, UnsupportedError } from "../../src/errors.ts";
 import { openSlide } from "../../src/slide/open.ts";
 import { runRegion } from "../../src/tools/region.ts";
-import { buildTiff, SHORT, tiledImage } from "../slide/tiff_builder.ts";
+import { matrixProfile, WIDE } from "../slide/icc_builder.ts";
+import { buildTiff, SHORT, tiledImage, UNDEFINED } from "../slide/tiff_builder.ts";
 
 const SLIDE = buildTiff([
   tiledImage({ seed: 1 }),
@@ -56,6 +57,22 @@ Deno.test("runRegion() writes what readRegion() gives", () =>
     assert.deepEqual(readdirSync(folder).sort(), ["a.tif", "out.png"]);
   }));
 
+Deno.test("runRegion() converts to sRGB where it is told to", () =>
+  inFolder(async (folder) => {
+    const path = join(folder, "b.tif"), out = join(folder, "out.png");
+    const profile = { tag: 34675, type: UNDEFINED, values: matrixProfile(WIDE) };
+    writeFileSync(path, buildTiff([tiledImage({ fields: [profile] })]).bytes);
+    for (const colour of ["raw", "srgb"] as const) {
+      const slide = await openSlide(path, { colour });
+      const region = { level: 0, x0Px: 0, y0Px: 0, widthPx: 40, heightPx: 30 };
+      const args = ["--width", "40", "--height", "30", "--colour", colour];
+      await runRegion([path, "--out", out, ...args]);
+      const shown = await sharp(out).raw().toBuffer();
+      assert.deepEqual(new Uint8Array(shown), (await slide.readRegion(region)).data);
+      await slide.close();
+    }
+  }));
+
 Deno.test("runRegion() explains itself", async () => {
   assert.match(await runRegion(["--help"]), /Usage: deno task region SLIDE/);
 });
@@ -91,6 +108,10 @@ Deno.test("runRegion() rejects arguments that make no sense, and writes nothing"
       ],
       [[path, "--out", out, "--width", "99999", "--height", "99999"], /at most \d+ bytes/],
       [[path, "--out", out, "--depth", "1"], /Unknown option/],
+      [
+        [path, "--out", out, "--width", "1", "--height", "1", "--colour", "cmyk"],
+        /--colour must be raw or srgb/,
+      ],
       [
         [path, "--out", join(folder, "none", "out.png"), "--width", "1", "--height", "1"],
         /^Cannot write ".*": ENOENT: no such file or directory$/,
