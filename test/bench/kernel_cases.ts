@@ -4,7 +4,14 @@ import { compileConv2d, convolvedSize, recordConv2d } from "../../kernels/conv2d
 import type { Gpu } from "../../kernels/device.ts";
 import type { Batch } from "../../kernels/kernel.ts";
 import { compileMatmul, recordMatmul } from "../../kernels/matmul.ts";
-import { compileNormalise, HAEMATOXYLIN_EOSIN, recordNormalise } from "../../kernels/normalise.ts";
+import {
+  compileNormalise,
+  HAEMATOXYLIN_EOSIN,
+  meanStd,
+  type Normalisation,
+  type NormaliseOptions,
+  recordNormalise,
+} from "../../kernels/normalise.ts";
 import { peakCapacity, peaksKernel, recordPeaks } from "../../kernels/peaks.ts";
 import { Tensor } from "../../kernels/tensor.ts";
 import { bytes, floats } from "../reference/random.ts";
@@ -63,6 +70,29 @@ function convCase(
 }
 
 const SIDE = 1024;
+const IMAGENET = meanStd([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+const AS_IT_IS = { mix: [[1, 0, 0], [0, 1, 0], [0, 0, 1]], offset: [0, 0, 0] } as const;
+
+function normaliseCase(
+  name: string,
+  normalisation: Normalisation,
+  options: NormaliseOptions = {},
+  size = SIDE,
+): KernelCase {
+  const channels = options.layout === "planar" ? 3 : 4;
+  return {
+    name: `normalise ${name}, ${SIDE}²`,
+    work: SIDE * SIDE * 3 + size * size * channels * 4,
+    unit: "B",
+    async prepare(gpu) {
+      const pipelines = await compileNormalise(gpu, normalisation, options);
+      const pixels = Tensor.from(gpu, bytes(SIDE * SIDE * 3, 1), [1, SIDE, SIDE, 3]);
+      const shape = channels === 3 ? [1, 3, size, size] : [1, size, size, 4];
+      const normalised = new Tensor(gpu, "f32", shape);
+      return (batch) => recordNormalise(batch, pipelines, pixels, normalised, normalisation);
+    },
+  };
+}
 
 /** On a software adapter the large ones take seconds: `large` leaves them to GPUs. */
 export function kernelCases(large: boolean): KernelCase[] {
@@ -72,17 +102,12 @@ export function kernelCases(large: boolean): KernelCase[] {
     convCase("3×3 64→64, 56×56, batch 8", [8, 56, 56, 64], [3, 3, 64]),
     convCase("1×27 4→8, 552×552 (nuclei's rows)", [1, 552, 552, 4], [1, 27, 8]),
     convCase("27×1 8→4, 552×552 (nuclei's columns)", [1, 552, 552, 8], [27, 1, 4]),
-    {
-      name: `normalise u8 → f32 stains, ${SIDE}²`,
-      work: SIDE * SIDE * (3 + 16),
-      unit: "B",
-      async prepare(gpu) {
-        const pipeline = await compileNormalise(gpu, HAEMATOXYLIN_EOSIN);
-        const pixels = Tensor.from(gpu, bytes(SIDE * SIDE * 3, 1), [SIDE, SIDE, 3]);
-        const normalised = new Tensor(gpu, "f32", [SIDE, SIDE, 4]);
-        return (batch) => recordNormalise(batch, pipeline, pixels, normalised, HAEMATOXYLIN_EOSIN);
-      },
-    },
+    normaliseCase("u8 → f32 mean/std", IMAGENET),
+    normaliseCase("u8 → f32 planar", IMAGENET, { layout: "planar" }),
+    normaliseCase("u8 → f32 stains", HAEMATOXYLIN_EOSIN),
+    normaliseCase("u8 → f32 Macenko", { ...IMAGENET, stain: { kind: "densities", ...AS_IT_IS } }),
+    normaliseCase("u8 → f32 Reinhard", { ...IMAGENET, stain: { kind: "cielab", ...AS_IT_IS } }),
+    normaliseCase("u8 → f32 halved", IMAGENET, {}, SIDE / 2),
     {
       name: `peaks ${SIDE}² × 4`,
       work: SIDE * SIDE * 16,

@@ -13,6 +13,7 @@ import type { Picture } from "../../src/slide/slide.ts";
 import { MemorySource } from "../../src/slide/source.ts";
 import { sharedGpu } from "../kernels/gpu.ts";
 import * as reference from "../reference/kernels.ts";
+import { normalise } from "../reference/normalise.ts";
 import { uniform } from "../reference/random.ts";
 
 const NO_RESAMPLING: Resample = { shiftX: 0, shiftY: 0, ratio: 1 };
@@ -58,7 +59,7 @@ function crop({ data, widthPx, heightPx }: Picture, x: number, y: number, side: 
  * What the smoothing did is taken off σ. Outside the picture there is nothing.
  */
 function responses(picture: Picture, resample: Resample, mpp: number, side: number) {
-  const stain = reference.normalise(
+  const stain = normalise(
     picture.data,
     [picture.heightPx, picture.widthPx],
     [side, side],

@@ -1,15 +1,21 @@
 import assert from "node:assert/strict";
 import { Batch } from "../../kernels/kernel.ts";
+import directText from "../../kernels/normalise_direct.wgsl" with { type: "text" };
+import normaliseText from "../../kernels/normalise.wgsl" with { type: "text" };
 import {
   compileNormalise,
   HAEMATOXYLIN_EOSIN,
   meanStd,
   type Normalisation,
+  type NormaliseOptions,
   recordNormalise,
+  type Resample,
+  type StainNormalisation,
+  type Strip,
 } from "../../kernels/normalise.ts";
 import { Tensor } from "../../kernels/tensor.ts";
-import * as reference from "../reference/kernels.ts";
-import { bytes } from "../reference/random.ts";
+import * as reference from "../reference/normalise.ts";
+import { bytes, uniform } from "../reference/random.ts";
 import { sharedGpu } from "./gpu.ts";
 
 const IMAGENET = meanStd([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
@@ -43,6 +49,7 @@ Deno.test("recordNormalise() is its formula for intensity and optical density", 
     { source: [3, 7], size: [3, 7], shiftX: 0, shiftY: 0, ratio: 1 },
     { source: [2, 63], size: [2, 63], shiftX: 0, shiftY: 0, ratio: 1 },
     { source: [2, 65], size: [2, 65], shiftX: 0, shiftY: 0, ratio: 1 },
+    { source: [5, 4], size: [5, 4], shiftX: 0, shiftY: 0, ratio: 1 },
     // Down by two, by a fraction with a shift, and up.
     { source: [22, 26], size: [11, 13], shiftX: 0, shiftY: 0, ratio: 2 },
     { source: [24, 29], size: [12, 15], shiftX: 0.375, shiftY: 0.75, ratio: 1.875 },
@@ -106,4 +113,179 @@ Deno.test("recordNormalise() refuses shapes that do not fit", async () => {
   assert.throws(() => record(new Tensor(gpu, "u8", [0, 4, 3]), out), RangeError);
   assert.throws(() => record(good, new Tensor(gpu, "f32", [4, 4, 3])), RangeError);
   assert.throws(() => record(good, out, NaN), RangeError);
+});
+
+/** N tiles through the kernel; expected from the twin, in the order of the layout. */
+async function checkTiles(
+  { tiles, source, size, strip, resample, normalisation, options, bound }: {
+    tiles: number;
+    source: readonly [number, number];
+    size: readonly [number, number];
+    strip?: Strip & { readonly width: number };
+    resample?: Resample;
+    normalisation: Normalisation;
+    options: NormaliseOptions;
+    bound: number;
+  },
+  name: string,
+): Promise<void> {
+  const gpu = await sharedGpu();
+  const { layout = "channels-last", type = "f32", samples = 3 } = options;
+  const [height, width] = size;
+  const shape = strip === undefined
+    ? [tiles, ...source, samples]
+    : [source[0], strip.width, samples];
+  const pixels = bytes(shape.reduce((a, b) => a * b, 1), height + width);
+  const planar = layout === "planar";
+  const normalised = new Tensor(gpu, type, [tiles, ...planar ? [3, ...size] : [...size, 4]]);
+  const batch = new Batch(gpu);
+  const pipelines = await compileNormalise(gpu, normalisation, options);
+  const input = Tensor.from(gpu, pixels, shape);
+  recordNormalise(batch, pipelines, input, normalised, normalisation, resample, strip);
+  batch.submit();
+  const actual = await normalised.readFloats();
+  const plane = height * width;
+  for (let n = 0; n < tiles; n++) {
+    const expected = reference.normalise(
+      pixels,
+      source,
+      size,
+      normalisation,
+      resample ?? { shiftX: 0, shiftY: 0, ratio: [source[1] / width, source[0] / height] },
+      strip === undefined
+        ? { samples, firstPixel: n * source[0] * source[1] }
+        : { samples, firstPixel: n * strip.strideX, rowPixels: strip.width },
+    );
+    for (let pixel = 0; pixel < plane; pixel++) {
+      for (let c = 0; c < (planar ? 3 : 4); c++) {
+        const at = planar ? (n * 3 + c) * plane + pixel : (n * plane + pixel) * 4 + c;
+        const value = expected[4 * pixel + c]!;
+        // Beside f32's bound half a unit in the last place of f16: 2⁻¹¹ of the value, 2⁻²⁵ near 0.
+        const most = bound + (type === "f16" ? 2 ** -11 * Math.abs(value) + 2 ** -25 : 0);
+        assert.ok(
+          Math.abs(actual[at]! - value) <= most,
+          `${name}, tile ${n}, pixel ${pixel}, channel ${c}: ${actual[at]} instead of ${value}`,
+        );
+      }
+    }
+  }
+}
+
+Deno.test("recordNormalise() takes batches and strips, RGB and RGBA, into both layouts and types", async () => {
+  const gpu = await sharedGpu();
+  const sources = [
+    { tiles: 1, source: [1, 1], size: [1, 1] },
+    { tiles: 3, source: [4, 4], size: [4, 4] },
+    // A tile ends within a word, and a batch within four pixels.
+    { tiles: 3, source: [5, 7], size: [5, 7] },
+    { tiles: 2, source: [16, 20], size: [16, 20] },
+    { tiles: 2, source: [9, 14], size: [5, 7] },
+    { tiles: 2, source: [5, 7], size: [13, 11] },
+    { tiles: 2, source: [12, 5], size: [7, 9] },
+    {
+      tiles: 2,
+      source: [12, 9],
+      size: [7, 6],
+      resample: { shiftX: 0.5, shiftY: 0.25, ratio: 1.25 },
+    },
+    // Strips: side by side in whole words, with a gap, overlapped, from odd places, resampled.
+    { tiles: 3, source: [6, 8], size: [6, 8], strip: { tileWidth: 8, strideX: 8, width: 24 } },
+    { tiles: 3, source: [6, 8], size: [6, 8], strip: { tileWidth: 8, strideX: 12, width: 36 } },
+    { tiles: 3, source: [6, 8], size: [6, 8], strip: { tileWidth: 8, strideX: 4, width: 16 } },
+    { tiles: 3, source: [6, 7], size: [6, 7], strip: { tileWidth: 7, strideX: 9, width: 26 } },
+    { tiles: 2, source: [6, 8], size: [6, 8], strip: { tileWidth: 8, strideX: 9, width: 17 } },
+    { tiles: 2, source: [6, 8], size: [3, 5], strip: { tileWidth: 8, strideX: 9, width: 17 } },
+  ] as const;
+  for (const source of sources) {
+    for (const samples of [3, 4] as const) {
+      for (const layout of ["channels-last", "planar"] as const) {
+        for (
+          const type of gpu.features.has("shader-f16") ? ["f32", "f16"] as const : ["f32"] as const
+        ) {
+          const options = { samples, layout, type };
+          const name = JSON.stringify({ ...source, ...options });
+          // As above.
+          await checkTiles({ ...source, normalisation: IMAGENET, options, bound: 1e-5 }, name);
+        }
+      }
+    }
+  }
+});
+
+Deno.test("recordNormalise() brings colours to other stains before anything else", async () => {
+  const next = uniform(7);
+  const around = (values: readonly number[], by: number) =>
+    values.map((v) => v + by * (2 * next() - 1)) as [number, number, number];
+  const mix = (by: number) =>
+    [around([1, 0, 0], by), around([0, 1, 0], by), around([0, 0, 1], by)] as const;
+  const stains: StainNormalisation[] = [
+    { kind: "densities", mix: mix(0.2), offset: around([0, 0, 0], 0.2) },
+    { kind: "densities", mix: mix(0), offset: [1, 0, -1] },
+    { kind: "cielab", mix: mix(0.1), offset: around([0, 0, 0], 0.05) },
+    { kind: "cielab", mix: mix(0), offset: [0, 0, 0] },
+  ];
+  for (const stain of stains) {
+    for (const measure of ["intensity", "optical-density"] as const) {
+      const normalisation: Normalisation = {
+        of: measure,
+        mix: [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        offset: [0, 0, 0],
+        stain,
+      };
+      // log2 is off by 3 ulp of at most 8, 1.5e-6, exp2 by (3 + 2 · 8) ulp; the mix multiplies by at
+      // most 1.6: of 1 at most 6e-6, also in densities. CIELAB has three powers, each of which
+      // multiplies what comes before it by its exponent at most 3, and its last matrix by 4.3 in
+      // sum; dark densities magnify by 1 / ln 10 · 256 / (v + 1) what is left of a dark light.
+      const bound = stain.kind === "densities" ? 2e-5 : measure === "intensity" ? 1e-4 : 1e-2;
+      for (const size of [[8, 8], [5, 6]] as const) {
+        const tiles = {
+          tiles: 2,
+          source: [8, 8],
+          size,
+          normalisation,
+          options: {},
+          bound,
+        } as const;
+        await checkTiles(tiles, `${stain.kind} ${measure}`);
+      }
+    }
+  }
+});
+
+Deno.test("both kernels of normalise treat colours by the same text", () => {
+  const colour = (text: string) => /override STAIN[\s\S]*?\nfn colour[\s\S]*?\n}\n/.exec(text)?.[0];
+  assert.ok(colour(directText));
+  assert.equal(colour(directText), colour(normaliseText));
+});
+
+Deno.test("recordNormalise() refuses strips, layouts and types that do not fit", async () => {
+  const gpu = await sharedGpu();
+  const pipelines = await compileNormalise(gpu, IMAGENET);
+  const planar = await compileNormalise(gpu, IMAGENET, { layout: "planar" });
+  const batch = new Batch(gpu);
+  const strip = new Tensor(gpu, "u8", [4, 12, 3]);
+  const record = (of: typeof pipelines, out: Tensor, pixels = strip, tile?: Strip) =>
+    recordNormalise(batch, of, pixels, out, IMAGENET, undefined, tile);
+  const three = new Tensor(gpu, "f32", [3, 4, 4, 4]);
+  record(pipelines, three, strip, { tileWidth: 4, strideX: 4 });
+  assert.throws(() => record(pipelines, three, strip, { tileWidth: 4, strideX: 5 }), RangeError);
+  assert.throws(() => record(pipelines, three, strip, { tileWidth: 4, strideX: -4 }), RangeError);
+  assert.throws(() => record(pipelines, three, strip, { tileWidth: 0, strideX: 4 }), RangeError);
+  assert.throws(() => record(pipelines, three), RangeError);
+  assert.throws(() => record(planar, three), RangeError);
+  assert.throws(() => record(pipelines, new Tensor(gpu, "u32", [1, 4, 4, 4])), RangeError);
+  const rgba = new Tensor(gpu, "u8", [3, 4, 4, 4]);
+  assert.throws(() => record(pipelines, three, rgba), RangeError);
+  // A hundredth is the least: 1 pixel to 101.
+  assert.throws(
+    () =>
+      record(
+        pipelines,
+        new Tensor(gpu, "f32", [1, 101, 4, 4]),
+        new Tensor(gpu, "u8", [1, 1, 4, 3]),
+      ),
+    /ratio 1 × 0\.0099/,
+  );
+  // No tiles are no work.
+  record(pipelines, new Tensor(gpu, "f32", [0, 4, 4, 4]), new Tensor(gpu, "u8", [0, 4, 4, 3]));
 });

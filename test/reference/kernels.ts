@@ -1,7 +1,5 @@
 /** The kernels' plain twins: loops in f64, written as the formulas at the head of each WGSL file. */
 
-import type { Normalisation } from "../../kernels/normalise.ts";
-
 /** product[m, n] = Σ_k a[m, k] · b[k, n] */
 export function matmul(
   a: ArrayLike<number>,
@@ -61,46 +59,6 @@ export function conv2d(
     }
   }
   return { data, shape: [images, outHeight, outWidth, out] };
-}
-
-/** normalised[y, x, c] = Σ_j mix[c, j] · f(mean of pixels over the footprint) + offset[c] */
-export function normalise(
-  pixels: ArrayLike<number>,
-  [sourceHeight, sourceWidth]: readonly [number, number],
-  [height, width]: readonly [number, number],
-  { of, mix, offset }: Normalisation,
-  { shiftX, shiftY, ratio }: { shiftX: number; shiftY: number; ratio: number },
-): Float64Array {
-  const normalised = new Float64Array(height * width * 4);
-  const part = (cell: number, from: number, to: number) =>
-    Math.max(0, Math.min(cell + 1, to) - Math.max(cell, from));
-  for (let y = 0; y < height; y++) {
-    const top = shiftY + y * ratio;
-    for (let x = 0; x < width; x++) {
-      const left = shiftX + x * ratio;
-      const mean = [0, 0, 0];
-      let area = 0;
-      for (let sy = Math.floor(top); sy < top + ratio; sy++) {
-        for (let sx = Math.floor(left); sx < left + ratio; sx++) {
-          const weight = part(sy, top, top + ratio) * part(sx, left, left + ratio);
-          const row = Math.min(Math.max(sy, 0), sourceHeight - 1);
-          const column = Math.min(Math.max(sx, 0), sourceWidth - 1);
-          for (let j = 0; j < 3; j++) {
-            mean[j]! += weight * pixels[(row * sourceWidth + column) * 3 + j]!;
-          }
-          area += weight;
-        }
-      }
-      const value = mean.map((sum) =>
-        of === "intensity" ? sum / area / 255 : -Math.log10((sum / area + 1) / 256)
-      );
-      for (let c = 0; c < 3; c++) {
-        normalised[(y * width + x) * 4 + c] = mix[c]![0]! * value[0]! + mix[c]![1]! * value[1]! +
-          mix[c]![2]! * value[2]! + offset[c]!;
-      }
-    }
-  }
-  return normalised;
 }
 
 /** found = every pixel of the core that is at least threshold and beats its neighbourhood; no fraction. */
