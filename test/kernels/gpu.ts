@@ -1,6 +1,8 @@
 /** One device for a test file. Any adapter will do; where there is none the tests say so and fail. */
 
 import { Gpu } from "../../kernels/device.ts";
+import type { Recorder } from "../../kernels/kernel.ts";
+import { Tensor, type TensorData } from "../../kernels/tensor.ts";
 
 let opened: Promise<Gpu | undefined> | undefined;
 
@@ -9,6 +11,39 @@ export async function sharedGpu(): Promise<Gpu> {
   const gpu = await (opened ??= Gpu.open({ adapter: Deno.env.get("ADAPTER") }));
   if (gpu === undefined) throw new Error("There is no adapter: run `deno task setup`");
   return gpu;
+}
+
+/** A tensor of one axis that holds `data`, or of another shape. */
+export function tensorOf(
+  gpu: Gpu,
+  data: TensorData,
+  shape: readonly number[] = [data.length],
+): Tensor {
+  return Tensor.from(gpu, data, shape);
+}
+
+/**
+ * A recorder that records into `recorder`, on a device that claims to allow `most` workgroups a side:
+ * for grids that need y where a tensor of more than 65535 workgroups would not fit into memory.
+ */
+export function narrowRecorder(recorder: Recorder, most: number): Recorder {
+  const limits = { maxComputeWorkgroupsPerDimension: most };
+  return {
+    gpu: Object.create(recorder.gpu, { limits: { value: limits } }) as Gpu,
+    dispatch(pipeline, args, workgroups) {
+      if (workgroups.some((side) => side! > most)) throw new RangeError(`${workgroups} > ${most}`);
+      recorder.dispatch(pipeline, args, workgroups);
+    },
+  };
+}
+
+/** The elements of a tensor of any type but u8. */
+export async function numbersOf(tensor: Tensor): Promise<number[]> {
+  const bytes = await tensor.readBytes();
+  if (tensor.type === "f16") return [...new Float16Array(bytes)];
+  if (tensor.type === "i32") return [...new Int32Array(bytes)];
+  if (tensor.type === "u32") return [...new Uint32Array(bytes)];
+  return [...new Float32Array(bytes)];
 }
 
 /**

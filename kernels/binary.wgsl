@@ -1,0 +1,195 @@
+// output[i] = f(left[i], right[i]) with broadcasting; f is OPERATION by number as in elementwise.ts
+//
+// left, right  dense row-major, Element, read by strides along RANK axes, innermost first
+// output       dense row-major, Output, [4 · count4], the last four padded
+//
+// Computed in Value: f32 for f32 and f16, else the integer type. How an operand is read, by LEFT and
+// RIGHT: 0 as the output lies; 1 a vec4 by strides that count vec4s; 2 one element for all four;
+// 3 each element by itself, and then sizes and strides count elements. A workgroup computes
+// ITEMS · 256 vec4s.
+
+alias Element = f32;
+alias Value = f32; // not f16
+alias Output = f32;
+
+struct Params {
+  count4: u32,
+  size0: u32, // of the output's axes, in vec4s along the innermost but where an operand is read by 3
+  size1: u32,
+  size2: u32,
+  size3: u32,
+  size4: u32,
+  size5: u32,
+  size6: u32,
+  size7: u32,
+  left0: u32,
+  left1: u32,
+  left2: u32,
+  left3: u32,
+  left4: u32,
+  left5: u32,
+  left6: u32,
+  left7: u32,
+  right0: u32,
+  right1: u32,
+  right2: u32,
+  right3: u32,
+  right4: u32,
+  right5: u32,
+  right6: u32,
+  right7: u32,
+}
+
+override OPERATION: u32 = 0;
+override RANK: u32 = 1;
+override LEFT: u32 = 0;
+override RIGHT: u32 = 0;
+const ITEMS = 4u;
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> left: array<vec4<Element>>;
+@group(0) @binding(2) var<storage, read> right: array<vec4<Element>>;
+@group(0) @binding(3) var<storage, read_write> output: array<vec4<Output>>;
+
+// What remains of an index, and where left and right are.
+struct Place {
+  rest: u32,
+  at: vec2<u32>,
+}
+
+fn along(place: Place, size: u32, left_stride: u32, right_stride: u32) -> Place {
+  let rest = place.rest / size;
+  return Place(rest, place.at + (place.rest - rest * size) * vec2<u32>(left_stride, right_stride));
+}
+
+// Where left and right are for the output's item of that index.
+fn offsets(index: u32) -> vec2<u32> {
+  var p = Place(index, vec2<u32>());
+  if (RANK == 1u) { return p.rest * vec2<u32>(params.left0, params.right0); }
+  p = along(p, params.size0, params.left0, params.right0);
+  if (RANK == 2u) { return p.at + p.rest * vec2<u32>(params.left1, params.right1); }
+  p = along(p, params.size1, params.left1, params.right1);
+  if (RANK == 3u) { return p.at + p.rest * vec2<u32>(params.left2, params.right2); }
+  p = along(p, params.size2, params.left2, params.right2);
+  if (RANK == 4u) { return p.at + p.rest * vec2<u32>(params.left3, params.right3); }
+  p = along(p, params.size3, params.left3, params.right3);
+  if (RANK == 5u) { return p.at + p.rest * vec2<u32>(params.left4, params.right4); }
+  p = along(p, params.size4, params.left4, params.right4);
+  if (RANK == 6u) { return p.at + p.rest * vec2<u32>(params.left5, params.right5); }
+  p = along(p, params.size5, params.left5, params.right5);
+  if (RANK == 7u) { return p.at + p.rest * vec2<u32>(params.left6, params.right6); }
+  p = along(p, params.size6, params.left6, params.right6);
+  return p.at + p.rest * vec2<u32>(params.left7, params.right7);
+}
+
+fn left_at(at: u32) -> Value {
+  return Value(left[at / 4u][at % 4u]);
+}
+
+fn right_at(at: u32) -> Value {
+  return Value(right[at / 4u][at % 4u]);
+}
+
+// xʸ, for whole y up to 63 by squaring: exact for integers, and right for negative x.
+fn power(x: vec4<Value>, y: vec4<Value>) -> vec4<Value> {
+  let by = vec4f(y);
+  let whole = round(by) == by;
+  let times = vec4<u32>(min(abs(by), vec4f(63.0)));
+  var base = x;
+  var product = vec4<Value>(1);
+  for (var bit = 0u; bit < 6u; bit++) {
+    product = select(product, product * base, ((times >> vec4<u32>(bit)) & vec4<u32>(1u)) != vec4<u32>());
+    base = base * base;
+  }
+  let squared = select(product, vec4<Value>(1) / product, by < vec4f());
+  let m = abs(vec4f(x));
+  let odd = whole & (fract(0.5 * by) != vec4f());
+  let curve = exp2(by * log2(m));
+  let signed = select(curve, -curve, odd & (vec4f(x) < vec4f()));
+  let zero_or = select(signed, vec4f(), (m == vec4f()) & (by > vec4f()));
+  return select(vec4<Value>(zero_or), squared, whole & (abs(by) <= vec4f(63.0)));
+}
+
+// x − y · trunc(x / y), of x's sign: the quotient is rounded, so the rest may be one y off.
+fn remainder(x: vec4<Value>, y: vec4<Value>) -> vec4<Value> {
+  let rest = x % y;
+  let zero = vec4<Value>();
+  let off = ((rest > zero) & (x < zero)) | ((rest < zero) & (x > zero));
+  let moved = select(rest, select(rest - abs(y), rest + abs(y), x > zero), off);
+  return select(moved, zero, (abs(moved) >= abs(y)) & (y != zero));
+}
+
+fn compute(x: vec4<Value>, y: vec4<Value>) -> vec4<Output> {
+  let zero = vec4<Value>();
+  let xbits = bitcast<vec4<u32>>(x);
+  let ybits = bitcast<vec4<u32>>(y);
+  let no = vec4<Output>();
+  let yes = vec4<Output>(1);
+  switch (OPERATION) {
+    case 0u: { return vec4<Output>(x + y); } // add
+    case 1u: { return vec4<Output>(x - y); } // sub
+    case 2u: { return vec4<Output>(x * y); } // mul
+    case 3u: { return vec4<Output>(x / y); } // div
+    case 4u: { return vec4<Output>(power(x, y)); } // pow
+    case 5u: { return vec4<Output>(min(x, y)); } // min
+    case 6u: { return vec4<Output>(max(x, y)); } // max
+    case 7u: { // mod: of the divisor's sign
+      let rest = remainder(x, y);
+      let other = ((rest > zero) & (y < zero)) | ((rest < zero) & (y > zero));
+      return vec4<Output>(select(rest, rest + y, other));
+    }
+    case 8u: { return vec4<Output>(remainder(x, y)); } // fmod: of the dividend's sign
+    case 9u: { return vec4<Output>(select(x, x * y, x < zero)); } // prelu
+    case 10u: { return select(no, yes, x == y); } // equal
+    case 11u: { return select(no, yes, x < y); } // less
+    case 12u: { return select(no, yes, x <= y); } // less_or_equal
+    case 13u: { return select(no, yes, x > y); } // greater
+    case 14u: { return select(no, yes, x >= y); } // greater_or_equal
+    case 15u: { return vec4<Output>(bitcast<vec4<Value>>(xbits & ybits)); } // and
+    case 16u: { return vec4<Output>(bitcast<vec4<Value>>(xbits | ybits)); } // or
+    case 17u: { return vec4<Output>(bitcast<vec4<Value>>(xbits ^ ybits)); } // xor
+    case 18u: { // shift_left; by 32 and more everything is shifted out
+      return vec4<Output>(bitcast<vec4<Value>>(select(vec4<u32>(), xbits << (ybits & vec4<u32>(31u)), ybits < vec4<u32>(32u))));
+    }
+    default: { // shift_right
+      return vec4<Output>(bitcast<vec4<Value>>(select(vec4<u32>(), xbits >> (ybits & vec4<u32>(31u)), ybits < vec4<u32>(32u))));
+    }
+  }
+}
+
+fn item(i: u32) {
+  var x: vec4<Value>;
+  var y: vec4<Value>;
+  if (LEFT == 3u || RIGHT == 3u) {
+    let p0 = offsets(4u * i);
+    let p1 = offsets(4u * i + 1u);
+    let p2 = offsets(4u * i + 2u);
+    let p3 = offsets(4u * i + 3u);
+    x = vec4<Value>(left_at(p0.x), left_at(p1.x), left_at(p2.x), left_at(p3.x));
+    y = vec4<Value>(right_at(p0.y), right_at(p1.y), right_at(p2.y), right_at(p3.y));
+  } else if (LEFT != 0u || RIGHT != 0u) {
+    let at = offsets(i);
+    if (LEFT == 1u) { x = vec4<Value>(left[at.x]); }
+    if (LEFT == 2u) { x = vec4<Value>(left_at(at.x)); }
+    if (RIGHT == 1u) { y = vec4<Value>(right[at.y]); }
+    if (RIGHT == 2u) { y = vec4<Value>(right_at(at.y)); }
+  }
+  if (LEFT == 0u) { x = vec4<Value>(left[i]); }
+  if (RIGHT == 0u) { y = vec4<Value>(right[i]); }
+  output[i] = compute(x, y);
+}
+
+@compute @workgroup_size(256)
+fn binary(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let first = (group.x + group.y * groups.x) * (ITEMS * 256u) + lane;
+  for (var k = 0u; k < ITEMS; k++) {
+    let i = first + k * 256u;
+    if (i < params.count4) {
+      item(i);
+    }
+  }
+}
