@@ -1,102 +1,453 @@
-/** Two-dimensional convolution in f32, channels-last, with bias and activation (ONNX Conv-11, group 1). */
+/**
+ * Two-dimensional convolution, channels-last, with bias, residual and activation (ONNX Conv-11).
+ *
+ * A tensor's channels are padded with zeros at the end, to a multiple of four: channel c of a pixel
+ * is element c, whatever the groups, so that a group of a number of channels that is no multiple of
+ * four begins within a vec4. There is a kernel for each kind of shape and adapter; `conv2dKernels`
+ * says which, and `packConv2dWeights` brings ONNX's weights into the order that it reads.
+ */
 
 import code from "./conv2d.wgsl" with { type: "text" };
+import codeDepthwise from "./conv2d_depthwise.wgsl" with { type: "text" };
+import codeGrouped from "./conv2d_grouped.wgsl" with { type: "text" };
+import codeSubgroup8 from "./conv2d_subgroup8.wgsl" with { type: "text" };
+import codeSubgroup8Narrow from "./conv2d_subgroup8_narrow.wgsl" with { type: "text" };
+import { type Activation, activationOf } from "./activation.ts";
 import type { Gpu } from "./device.ts";
-import { defineKernel, type Pipeline, type Recorder } from "./kernel.ts";
+import {
+  type Arguments,
+  defineKernel,
+  type Kernel,
+  type KernelLiteral,
+  type Pipeline,
+  type Recorder,
+  rowOfWorkgroups,
+} from "./kernel.ts";
 import type { Tensor } from "./tensor.ts";
 
-export const conv2dKernel = defineKernel({
-  name: "conv2d",
-  code,
-  params: {
-    height: "u32",
-    width: "u32",
-    channels4: "u32",
-    out_height: "u32",
-    out_width: "u32",
-    out_channels4: "u32",
-    kernel_height: "u32",
-    kernel_width: "u32",
-    stride_y: "u32",
-    stride_x: "u32",
-    pad_y: "u32",
-    pad_x: "u32",
-  },
-  bindings: {
-    input: { type: "array<vec4<f32>>", access: "read" },
-    weights: { type: "array<vec4<f32>>", access: "read" },
-    bias: { type: "array<vec4<f32>>", access: "read" },
-    output: { type: "array<vec4<f32>>", access: "read_write" },
-  },
-  overrides: { ACTIVATION: 0 },
-});
+const params = {
+  images: "u32",
+  height: "u32",
+  width: "u32",
+  channels4: "u32",
+  out_height: "u32",
+  out_width: "u32",
+  out_channels: "u32",
+  out_channels4: "u32",
+  group_channels: "u32",
+  group_out_channels: "u32",
+  kernel_height: "u32",
+  kernel_width: "u32",
+  stride_y: "u32",
+  stride_x: "u32",
+  pad_y: "i32",
+  pad_x: "i32",
+  dilation_y: "u32",
+  dilation_x: "u32",
+  stored_height: "u32",
+  stored_width: "u32",
+  step_y: "u32",
+  step_x: "u32",
+  from_y: "u32",
+  from_x: "u32",
+  a: "f32",
+  b: "f32",
+} as const;
 
-export type Activation = "identity" | "relu";
+/** All kernels of the family are called alike; `input` is of scalars where groups begin anywhere. */
+function literal<const Name extends string, const Input extends string>(
+  name: Name,
+  text: string,
+  input: Input,
+  features: readonly string[] = [],
+) {
+  return {
+    name,
+    code: text,
+    params,
+    bindings: {
+      input: { type: input, access: "read" },
+      weights: { type: "array<vec4<Element>>", access: "read" },
+      bias: { type: "array<vec4<Element>>", access: "read" },
+      residual: { type: "array<vec4<Element>>", access: "read" },
+      output: { type: "array<vec4<Element>>", access: "read_write" },
+    },
+    overrides: { BIAS: false, RESIDUAL: false, SATURATE: false, ACTIVATION: 0 },
+    aliases: { Element: ["f32", "f16"] },
+    features,
+  } as const satisfies KernelLiteral;
+}
 
-/** Strides and zero padding, in pixels, the same on both sides of an axis. */
-export interface ConvAttributes {
+type ConvLiteral = ReturnType<typeof literal<string, string>>;
+
+interface Choice {
+  readonly kernel: Kernel<ConvLiteral>;
+  /** Pixels that a workgroup computes, and along x only where `quads`, and vec4s of channels. */
+  readonly pixels: number;
+  readonly columns: number;
+  /** How its grid counts: quads of pixels in x by channels, the same with channels fastest, or tiles. */
+  readonly grid: "quads" | "quads × channels" | "pixels × channels" | "tiles";
+}
+
+const VEC4S = "array<vec4<Element>>";
+const KERNELS = {
+  conv2d: {
+    kernel: defineKernel(literal("conv2d", code, VEC4S)),
+    grid: "quads",
+    pixels: 64,
+    columns: 1,
+  },
+  conv2d_depthwise: {
+    kernel: defineKernel(literal("conv2d_depthwise", codeDepthwise, VEC4S)),
+    grid: "quads × channels",
+    pixels: 64,
+    columns: 1,
+  },
+  conv2d_grouped: {
+    kernel: defineKernel(literal("conv2d_grouped", codeGrouped, "array<Element>")),
+    grid: "pixels × channels",
+    pixels: 64,
+    columns: 1,
+  },
+  conv2d_subgroup8: {
+    kernel: defineKernel(literal("conv2d_subgroup8", codeSubgroup8, VEC4S, ["subgroups"])),
+    grid: "tiles",
+    pixels: 32,
+    columns: 8,
+  },
+  conv2d_subgroup8_narrow: {
+    kernel: defineKernel(
+      literal("conv2d_subgroup8_narrow", codeSubgroup8Narrow, VEC4S, ["subgroups"]),
+    ),
+    grid: "tiles",
+    pixels: 32,
+    columns: 2,
+  },
+} as const satisfies Record<string, Choice>;
+
+/** A kernel of the family, by its entry point. */
+export type Conv2dKernel = keyof typeof KERNELS;
+
+/** What a convolution is, as far as it is known when a model is loaded. */
+export interface Conv2dShape {
+  /** Input and output channels, without padding. */
+  readonly channels: number;
+  readonly outChannels: number;
+  readonly kernelHeight: number;
+  readonly kernelWidth: number;
+  readonly groups?: number;
   readonly strideY?: number;
   readonly strideX?: number;
-  readonly padY?: number;
-  readonly padX?: number;
+  readonly dilationY?: number;
+  readonly dilationX?: number;
 }
 
-/** Compiles for one activation. */
-export function compileConv2d(
-  gpu: Gpu,
-  activation: Activation = "identity",
-): Promise<Pipeline<typeof conv2dKernel.literal>> {
-  return conv2dKernel.compile(gpu, { ACTIVATION: activation === "relu" ? 1 : 0 });
+export interface Conv2dOptions extends Conv2dShape {
+  /** Of all tensors; sums are f32 always. f16 needs "shader-f16". */
+  readonly type?: "f32" | "f16";
+  readonly activation?: Activation;
+  /** Whether there is a bias, and something to add before the activation. */
+  readonly bias?: boolean;
+  readonly residual?: boolean;
+  /** Instead of the one that suits the adapter. */
+  readonly kernel?: Conv2dKernel;
 }
 
-/** Output pixels along an axis: ⌊(size + 2·pad − kernel) / stride⌋ + 1 (ONNX Conv-11), at least 0. */
-export function convolvedSize(size: number, kernel: number, stride: number, pad: number): number {
-  return Math.max(0, Math.floor((size + 2 * pad - kernel) / stride) + 1);
+/** Zero padding in pixels; less than nothing cuts off. */
+export interface Pads {
+  readonly top?: number;
+  readonly left?: number;
+  readonly bottom?: number;
+  readonly right?: number;
+}
+
+/** A convolution that was compiled: `recordConv2d` dispatches it. */
+export interface CompiledConv2d {
+  readonly kernel: Conv2dKernel;
+  readonly options: Required<Conv2dShape> & {
+    readonly type: "f32" | "f16";
+    readonly bias: boolean;
+    readonly residual: boolean;
+    readonly a: number;
+    readonly b: number;
+  };
+  readonly pipeline: Pipeline<ConvLiteral>;
+}
+
+/** What of an adapter decides over kernels: `Gpu` has it. */
+export interface Conv2dAdapter {
+  readonly features: ReadonlySet<string>;
+  readonly subgroupSize: number | undefined;
+  readonly adapter: { readonly isSoftware: boolean };
+}
+
+/** Channels with their padding: the next multiple of four. */
+export function paddedChannels(channels: number): number {
+  return Math.ceil(channels / 4) * 4;
+}
+
+/** Channels of a group as kernels count them: one group alone is padded, several are as they are. */
+function groupChannels(channels: number, groups: number): number {
+  return groups === 1 ? paddedChannels(channels) : channels / groups;
+}
+
+/** The kernels that can compute a shape on an adapter, the fastest first. */
+export function conv2dKernels(
+  { features, subgroupSize, adapter }: Conv2dAdapter,
+  { channels, outChannels, groups = 1 }: Conv2dOptions,
+): Conv2dKernel[] {
+  const each = groupChannels(channels, groups);
+  const outEach = groupChannels(outChannels, groups);
+  if (each === 1 && outEach === 1) return ["conv2d_depthwise", "conv2d_grouped"];
+  if (each % 4 !== 0 || outEach % 4 !== 0) return ["conv2d_grouped"];
+  const kernels: Conv2dKernel[] = ["conv2d", "conv2d_grouped"];
+  if (adapter.isSoftware && subgroupSize === 8 && features.has("subgroups")) {
+    // The wide kernel leaves lanes idle where a group has less than eight vec4s to store.
+    const narrow = outEach <= 16;
+    kernels.unshift(
+      narrow ? "conv2d_subgroup8_narrow" : "conv2d_subgroup8",
+      narrow ? "conv2d_subgroup8" : "conv2d_subgroup8_narrow",
+    );
+  }
+  return kernels;
+}
+
+/** @throws {RangeError} where sizes are no whole numbers or groups do not divide the channels. */
+function checkShape(shape: Required<Conv2dShape>): void {
+  const { channels, outChannels, groups } = shape;
+  const { kernelHeight, kernelWidth, strideY, strideX, dilationY, dilationX } = shape;
+  const whole = [channels, outChannels, groups, strideY, strideX, dilationY, dilationX];
+  if (
+    !whole.every((size) => Number.isSafeInteger(size) && size > 0) ||
+    ![kernelHeight, kernelWidth].every((size) => Number.isSafeInteger(size) && size >= 0) ||
+    channels % groups !== 0 || outChannels % groups !== 0
+  ) {
+    throw new RangeError(
+      `Cannot convolve ${channels} channels into ${outChannels} in ${groups} groups by ` +
+        `${kernelHeight} × ${kernelWidth}, strides ${strideY} and ${strideX}, dilations ` +
+        `${dilationY} and ${dilationX}: whole numbers are needed, and groups that divide the channels`,
+    );
+  }
 }
 
 /**
- * Records `output = act(bias + input ∗ weights)`: input [N, H, W, C], weights [KH, KW, C, O],
- * bias [O], output [N, OH, OW, O], all f32, C and O multiples of four.
+ * Compiles the kernel that suits shape and adapter, or the one asked for.
+ * @throws {RangeError} where the shape is none. @throws {KernelError} where the device fails or lacks
+ * what the kernel needs.
+ */
+export async function compileConv2d(gpu: Gpu, options: Conv2dOptions): Promise<CompiledConv2d> {
+  const { channels, outChannels, kernelHeight, kernelWidth, groups = 1 } = options;
+  const { strideY = 1, strideX = 1, dilationY = 1, dilationX = 1 } = options;
+  const { type = "f32", bias = false, residual = false } = options;
+  const shape = {
+    ...{ channels, outChannels, kernelHeight, kernelWidth, groups },
+    ...{ strideY, strideX, dilationY, dilationX },
+  };
+  checkShape(shape);
+  const name = options.kernel ?? conv2dKernels(gpu, options)[0]!;
+  const { code: activation, a, b } = activationOf(options.activation ?? "identity");
+  const pipeline = await KERNELS[name].kernel.compile(gpu, {
+    BIAS: bias,
+    RESIDUAL: residual,
+    SATURATE: type === "f16",
+    ACTIVATION: activation,
+  }, { Element: type });
+  return {
+    kernel: name,
+    options: { ...shape, type, bias, residual, a, b },
+    pipeline: pipeline as unknown as Pipeline<ConvLiteral>,
+  };
+}
+
+/**
+ * Weights as the compiled kernel reads them.
+ * @param weights [O, C/groups, KH, KW], as ONNX has them.
+ * @returns [KH, KW, C/groups, O], O padded with zeros to a multiple of four, and so C where there is
+ * one group: upload it with `Tensor.from`.
+ * @throws {RangeError} where the number of weights is not that of the shape.
+ */
+export function packConv2dWeights(
+  { options }: CompiledConv2d,
+  weights: ArrayLike<number>,
+): { data: Float32Array<ArrayBuffer> | Float16Array<ArrayBuffer>; shape: number[] } {
+  const { channels, outChannels, kernelHeight, kernelWidth, groups, type } = options;
+  const each = channels / groups;
+  const taps = kernelHeight * kernelWidth;
+  if (weights.length !== outChannels * each * taps) {
+    throw new RangeError(
+      `Cannot pack ${weights.length} weights: [${outChannels}, ${each}, ${kernelHeight}, ` +
+        `${kernelWidth}] has ${outChannels * each * taps}`,
+    );
+  }
+  const shape = weightsShape(options);
+  const [, , rows, columns] = shape as [number, number, number, number];
+  const data = new (type === "f16" ? Float16Array : Float32Array)(taps * rows * columns);
+  for (let o = 0; o < outChannels; o++) {
+    for (let c = 0; c < each; c++) {
+      for (let tap = 0; tap < taps; tap++) {
+        data[(tap * rows + c) * columns + o] = weights[(o * each + c) * taps + tap]!;
+      }
+    }
+  }
+  return { data, shape };
+}
+
+function weightsShape(
+  { channels, outChannels, kernelHeight, kernelWidth, groups }: CompiledConv2d["options"],
+): number[] {
+  return [kernelHeight, kernelWidth, groupChannels(channels, groups), paddedChannels(outChannels)];
+}
+
+/**
+ * Output pixels along an axis: ⌊(size + pads − dilation·(kernel − 1) − 1) / stride⌋ + 1 (ONNX
+ * Conv-11), at least 0.
+ * @param pads on both sides together.
+ */
+export function convolvedSize(
+  size: number,
+  kernel: number,
+  stride = 1,
+  pads = 0,
+  dilation = 1,
+): number {
+  return Math.max(0, Math.floor((size + pads - dilation * (kernel - 1) - 1) / stride) + 1);
+}
+
+/** What a convolution reads and writes; bias and residual where it was compiled with them. */
+export interface Conv2dTensors {
+  readonly input: Tensor;
+  readonly weights: Tensor;
+  readonly bias?: Tensor;
+  readonly residual?: Tensor;
+  readonly output: Tensor;
+}
+
+/**
+ * Records `output = act(bias + input ∗ weights + residual)`: input [N, H, W, C], weights as
+ * `packConv2dWeights` makes them, bias [O], residual and output [N, OH, OW, O], C and O padded to
+ * multiples of four, all of the compiled type. Padding channels of the output become zero; those of
+ * the input are multiplied with weights of zero, so that they must be finite. What overflows f16 is
+ * stored as ±65504.
  * @throws {RangeError} where the shapes do not fit together.
  */
 export function recordConv2d(
   recorder: Recorder,
-  pipeline: Pipeline<typeof conv2dKernel.literal>,
-  { input, weights, bias, output }: Record<"input" | "weights" | "bias" | "output", Tensor>,
-  { strideY = 1, strideX = 1, padY = 0, padX = 0 }: ConvAttributes = {},
+  compiled: CompiledConv2d,
+  tensors: Conv2dTensors,
+  { top = 0, left = 0, bottom = 0, right = 0 }: Pads = {},
 ): void {
-  const [images = 0, height = 0, width = 0, channels = 0] = input.shape;
-  const [kernelHeight = 0, kernelWidth = 0, channelsOfWeights, outChannels = 0] = weights.shape;
-  const outHeight = convolvedSize(height, kernelHeight, strideY, padY);
-  const outWidth = convolvedSize(width, kernelWidth, strideX, padX);
-  const expected = [images, outHeight, outWidth, outChannels];
-  if (
-    input.shape.length !== 4 || weights.shape.length !== 4 || channels !== channelsOfWeights ||
-    channels % 4 !== 0 || outChannels % 4 !== 0 ||
-    bias.shape.join() !== String(outChannels) || output.shape.join() !== expected.join() ||
-    [input, weights, bias, output].some(({ type }) => type !== "f32")
+  const { kernelHeight, kernelWidth, strideY, strideX, dilationY, dilationX } = compiled.options;
+  const [, height = 0, width = 0] = tensors.input.shape;
+  const outHeight = convolvedSize(height, kernelHeight, strideY, top + bottom, dilationY);
+  const outWidth = convolvedSize(width, kernelWidth, strideX, left + right, dilationX);
+  checkConv2d(compiled, tensors, outHeight, outWidth);
+  dispatchConv2d(recorder, compiled, tensors, { outHeight, outWidth, top, left });
+}
+
+/** @throws {RangeError} where a tensor is not what the convolution reads or writes. */
+export function checkConv2d(
+  { options }: CompiledConv2d,
+  { input, weights, bias, residual, output }: Conv2dTensors,
+  outHeight: number,
+  outWidth: number,
+): void {
+  const out = paddedChannels(options.outChannels);
+  const [images = 0, height = 0, width = 0] = input.shape;
+  const outShape = [images, outHeight, outWidth, out];
+  for (
+    const [name, tensor, shape] of [
+      ["input", input, [images, height, width, paddedChannels(options.channels)]],
+      ["weights", weights, weightsShape(options)],
+      ["bias", bias, options.bias ? [out] : undefined],
+      ["residual", residual, options.residual ? outShape : undefined],
+      ["output", output, outShape],
+    ] as const
   ) {
-    throw new RangeError(
-      `Cannot convolve [${input.shape.join(", ")}] with [${weights.shape.join(", ")}] and bias ` +
-        `[${bias.shape.join(", ")}] into [${output.shape.join(", ")}]: expected ` +
-        `[${expected.join(", ")}], f32, channels in multiples of four`,
-    );
+    if (
+      tensor?.shape.join() !== shape?.join() ||
+      (tensor !== undefined && tensor.type !== options.type)
+    ) {
+      throw new RangeError(
+        `Cannot convolve [${input.shape.join(", ")}]: "${name}" is ` +
+          `${
+            tensor === undefined ? "absent" : `${tensor.type} [${tensor.shape.join(", ")}]`
+          }, not ` +
+          `${shape === undefined ? "absent" : `${options.type} [${shape.join(", ")}]`}`,
+      );
+    }
   }
-  recorder.dispatch(pipeline, {
+}
+
+/** Where a convolution reads and stores. */
+export interface Conv2dPlace {
+  /** Pixels that are computed. */
+  readonly outHeight: number;
+  readonly outWidth: number;
+  /** Padding before the first pixel. */
+  readonly top: number;
+  readonly left: number;
+  /** Pixel (y, x) is stored at (y · stepY + fromY, x · stepX + fromX): a transposed one's phases. */
+  readonly stepY?: number;
+  readonly stepX?: number;
+  readonly fromY?: number;
+  readonly fromX?: number;
+}
+
+/** Records one dispatch of tensors that were checked. */
+export function dispatchConv2d(
+  recorder: Recorder,
+  { kernel, options, pipeline }: CompiledConv2d,
+  { input, weights, bias = weights, residual = input, output }: Conv2dTensors,
+  place: Conv2dPlace,
+): void {
+  const { outHeight, outWidth, top, left } = place;
+  const { channels, outChannels, groups } = options;
+  const [images = 0, height = 0, width = 0, paddedIn = 0] = input.shape;
+  const [, storedHeight = 0, storedWidth = 0, paddedOut = 0] = output.shape;
+  const args: Arguments<ConvLiteral> = {
     params: {
+      images,
       height,
       width,
-      channels4: channels / 4,
+      channels4: paddedIn / 4,
       out_height: outHeight,
       out_width: outWidth,
-      out_channels4: outChannels / 4,
-      kernel_height: kernelHeight,
-      kernel_width: kernelWidth,
-      stride_y: strideY,
-      stride_x: strideX,
-      pad_y: padY,
-      pad_x: padX,
+      out_channels: outChannels,
+      out_channels4: paddedOut / 4,
+      group_channels: groupChannels(channels, groups),
+      group_out_channels: groupChannels(outChannels, groups),
+      kernel_height: options.kernelHeight,
+      kernel_width: options.kernelWidth,
+      stride_y: options.strideY,
+      stride_x: options.strideX,
+      pad_y: top,
+      pad_x: left,
+      dilation_y: options.dilationY,
+      dilation_x: options.dilationX,
+      stored_height: storedHeight,
+      stored_width: storedWidth,
+      step_y: place.stepY ?? 1,
+      step_x: place.stepX ?? 1,
+      from_y: place.fromY ?? 0,
+      from_x: place.fromX ?? 0,
+      a: options.a,
+      b: options.b,
     },
-    bindings: { input, weights, bias, output },
-  }, [Math.ceil(outWidth / 256), images * outHeight, outChannels / 4]);
+    // A binding that is not read has to be bound nevertheless.
+    bindings: { input, weights, bias, residual, output },
+  };
+  const { grid, pixels, columns } = KERNELS[kernel];
+  const quads = images * outHeight * Math.ceil(outWidth / 4);
+  const columnsOfGroup = groupChannels(outChannels, groups) / 4;
+  const workgroups = {
+    "quads": [quads / pixels, paddedOut / 4],
+    "quads × channels": [quads * paddedOut / 4 / pixels, 1],
+    "pixels × channels": [images * outHeight * outWidth * paddedOut / 4 / pixels, 1],
+    "tiles": [
+      images * outHeight * outWidth / pixels,
+      groups * Math.ceil(columnsOfGroup / columns),
+    ],
+  }[grid] as [number, number];
+  const [x, y] = rowOfWorkgroups(recorder.gpu, Math.ceil(workgroups[0]));
+  recorder.dispatch(pipeline, args, [x, y, workgroups[1]]);
 }

@@ -5,7 +5,12 @@
  * four scales (Lindeberg, «Feature Detection with Automatic Scale Selection», IJCV 30:79, 1998).
  */
 
-import { compileConv2d, recordConv2d } from "../../kernels/conv2d.ts";
+import {
+  compileConv2d,
+  type CompiledConv2d,
+  packConv2dWeights,
+  recordConv2d,
+} from "../../kernels/conv2d.ts";
 import type { Gpu } from "../../kernels/device.ts";
 import { Batch } from "../../kernels/kernel.ts";
 import { compileNormalise, HAEMATOXYLIN_EOSIN, recordNormalise } from "../../kernels/normalise.ts";
@@ -59,7 +64,9 @@ export interface Resample {
 
 type Compiled = {
   normalise: Awaited<ReturnType<typeof compileNormalise>>;
-  conv2d: Awaited<ReturnType<typeof compileConv2d>>;
+  smooth: CompiledConv2d;
+  filterRows: CompiledConv2d;
+  filterColumns: CompiledConv2d;
   peaks: Awaited<ReturnType<typeof peaksKernel.compile>>;
 };
 
@@ -79,9 +86,7 @@ export class NucleiNetwork {
     | "found"
     | "smoothing"
     | "rowTaps"
-    | "columnTaps"
-    | "bias4"
-    | "bias8",
+    | "columnTaps",
     Tensor
   >;
   #pixels: Tensor | undefined;
@@ -99,9 +104,11 @@ export class NucleiNetwork {
     const side = geometry.corePx + 2 * geometry.haloPx;
     const small = side / stride;
     const core = geometry.corePx / stride;
-    const { smoothing, rowTaps, columnTaps } = makeWeights(mpp, stride);
-    const length = rowTaps.length / 32;
-    const size = stride === 2 ? 4 : 3;
+    const weights = makeWeights(mpp, stride);
+    const pack = (by: CompiledConv2d, weights: Float32Array, label: string) => {
+      const { data, shape } = packConv2dWeights(by, weights);
+      return Tensor.from(gpu, data, shape, label);
+    };
     this.#tensors = {
       normalised: new Tensor(gpu, "f32", [1, side, side, 4], "normalised"),
       small: new Tensor(gpu, "f32", [1, small, small, 4], "small"),
@@ -109,22 +116,29 @@ export class NucleiNetwork {
       map: new Tensor(gpu, "f32", [1, small, small, 4], "map"),
       count: new Tensor(gpu, "u32", [1], "count"),
       found: new Tensor(gpu, "f32", [peakCapacity(core, core, PEAK_RADIUS), 4], "found"),
-      smoothing: Tensor.from(gpu, smoothing, [size, size, 4, 4], "smoothing"),
-      rowTaps: Tensor.from(gpu, rowTaps, [1, length, 4, 8], "row taps"),
-      columnTaps: Tensor.from(gpu, columnTaps, [length, 1, 8, 4], "column taps"),
-      bias4: new Tensor(gpu, "f32", [4], "bias"),
-      bias8: new Tensor(gpu, "f32", [8], "bias"),
+      smoothing: pack(compiled.smooth, weights.smoothing, "smoothing"),
+      rowTaps: pack(compiled.filterRows, weights.rowTaps, "row taps"),
+      columnTaps: pack(compiled.filterColumns, weights.columnTaps, "column taps"),
     };
   }
 
   /** Compiles and allocates. @param mpp micrometres per model pixel. */
   static async create(gpu: Gpu, mpp: number, geometry: NucleiGeometry): Promise<NucleiNetwork> {
-    const [normalise, conv2d, peaks] = await Promise.all([
+    const stride = strideFor(mpp);
+    const size = binomialFor(stride).length;
+    const length = 2 * tapsFor(mpp, stride).half + 1;
+    const [normalise, smooth, filterRows, filterColumns, peaks] = await Promise.all([
       compileNormalise(gpu, HAEMATOXYLIN_EOSIN),
-      compileConv2d(gpu),
+      compileConv2d(gpu, {
+        ...{ channels: 4, outChannels: 4, groups: 4, kernelHeight: size, kernelWidth: size },
+        ...{ strideY: stride, strideX: stride },
+      }),
+      compileConv2d(gpu, { channels: 4, outChannels: 8, kernelHeight: 1, kernelWidth: length }),
+      compileConv2d(gpu, { channels: 8, outChannels: 4, kernelHeight: length, kernelWidth: 1 }),
       peaksKernel.compile(gpu, { RADIUS: PEAK_RADIUS }),
     ]);
-    return new NucleiNetwork(gpu, { normalise, conv2d, peaks }, mpp, geometry);
+    const compiled = { normalise, smooth, filterRows, filterColumns, peaks };
+    return new NucleiNetwork(gpu, compiled, mpp, geometry);
   }
 
   /**
@@ -143,30 +157,27 @@ export class NucleiNetwork {
     const pixels = this.#pixels!;
     pixels.write(picture.data);
     count.write(new Uint32Array(1));
-    const { normalise, conv2d, peaks } = this.#compiled;
+    const { normalise, smooth, filterRows, filterColumns, peaks } = this.#compiled;
     const stride = this.#stride;
     const half = (weights.rowTaps.shape[1]! - 1) / 2;
     const batch = new Batch(this.#gpu);
     const image = normalised.view(normalised.shape.slice(1));
     recordNormalise(batch, normalise, pixels, image, HAEMATOXYLIN_EOSIN, resample);
-    recordConv2d(batch, conv2d, {
+    recordConv2d(batch, smooth, {
       input: normalised,
       weights: weights.smoothing,
-      bias: weights.bias4,
       output: small,
-    }, { strideY: stride, strideX: stride, padY: 1, padX: 1 });
-    recordConv2d(batch, conv2d, {
+    }, { top: 1, left: 1, bottom: 1, right: 1 });
+    recordConv2d(batch, filterRows, {
       input: small,
       weights: weights.rowTaps,
-      bias: weights.bias8,
       output: rows,
-    }, { padX: half });
-    recordConv2d(batch, conv2d, {
+    }, { left: half, right: half });
+    recordConv2d(batch, filterColumns, {
       input: rows,
       weights: weights.columnTaps,
-      bias: weights.bias4,
       output: map,
-    }, { padY: half });
+    }, { top: half, bottom: half });
     const from = this.#geometry.haloPx / stride;
     const core = this.#geometry.corePx / stride;
     recordPeaks(
@@ -218,19 +229,21 @@ function tapsFor(mpp: number, stride: number): { sigmas: number[]; half: number 
   return { sigmas, half: Math.ceil(3 * Math.max(...sigmas)) };
 }
 
-/** Weights [KH, KW, C, O] of the three convolutions. Input channel 0 is haematoxylin. */
+/** Taps of the filter that smooths before every `stride`th pixel is taken. */
+function binomialFor(stride: number): number[] {
+  return stride === 2 ? [1 / 8, 3 / 8, 3 / 8, 1 / 8] : [1 / 4, 1 / 2, 1 / 4];
+}
+
+/** Weights [O, C / groups, KH, KW] of the three convolutions. Input channel 0 is haematoxylin. */
 function makeWeights(mpp: number, stride: number): {
   smoothing: Float32Array<ArrayBuffer>;
   rowTaps: Float32Array<ArrayBuffer>;
   columnTaps: Float32Array<ArrayBuffer>;
 } {
-  const binomial = stride === 2 ? [1 / 8, 3 / 8, 3 / 8, 1 / 8] : [1 / 4, 1 / 2, 1 / 4];
-  const smoothing = new Float32Array(binomial.length ** 2 * 16);
-  binomial.forEach((a, i) =>
-    binomial.forEach((b, j) => {
-      // Every channel to itself.
-      for (let c = 0; c < 4; c++) smoothing[((i * binomial.length + j) * 4 + c) * 4 + c] = a * b;
-    })
+  const binomial = binomialFor(stride);
+  // Every channel by itself.
+  const smoothing = Float32Array.from(
+    [0, 1, 2, 3].flatMap(() => binomial.flatMap((a) => binomial.map((b) => a * b))),
   );
   const { sigmas, half } = tapsFor(mpp, stride);
   const length = 2 * half + 1;
@@ -243,11 +256,11 @@ function makeWeights(mpp: number, stride: number): {
     const gain = -(full ** 2) / DISC_RESPONSE;
     for (let i = 0; i < length; i++) {
       for (const [c, weight] of MIX.entries()) {
-        rowTaps[(i * 4 + c) * 8 + 2 * scale] = weight * gaussian[i]!;
-        rowTaps[(i * 4 + c) * 8 + 2 * scale + 1] = weight * second[i]!;
+        rowTaps[(2 * scale * 4 + c) * length + i] = weight * gaussian[i]!;
+        rowTaps[((2 * scale + 1) * 4 + c) * length + i] = weight * second[i]!;
       }
-      columnTaps[(i * 8 + 2 * scale) * 4 + scale] = gain * second[i]!;
-      columnTaps[(i * 8 + 2 * scale + 1) * 4 + scale] = gain * gaussian[i]!;
+      columnTaps[(scale * 8 + 2 * scale) * length + i] = gain * second[i]!;
+      columnTaps[(scale * 8 + 2 * scale + 1) * length + i] = gain * gaussian[i]!;
     }
   });
   return { smoothing, rowTaps, columnTaps };

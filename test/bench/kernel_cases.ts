@@ -1,6 +1,13 @@
 /** What is benched of each kernel: shapes that models and slides really have, seeded inputs. */
 
-import { compileConv2d, convolvedSize, recordConv2d } from "../../kernels/conv2d.ts";
+import {
+  compileConv2d,
+  type Conv2dOptions,
+  convolvedSize,
+  packConv2dWeights,
+  paddedChannels,
+  recordConv2d,
+} from "../../kernels/conv2d.ts";
 import type { Gpu } from "../../kernels/device.ts";
 import type { Batch } from "../../kernels/kernel.ts";
 import { compileMatmul, recordMatmul } from "../../kernels/matmul.ts";
@@ -44,27 +51,44 @@ function matmulCase(size: number): KernelCase {
 function convCase(
   name: string,
   [images, height, width, channels]: readonly [number, number, number, number],
-  [kernelHeight, kernelWidth, out]: readonly [number, number, number],
+  [kernelHeight, kernelWidth, outChannels]: readonly [number, number, number],
+  { type = "f32", groups = 1, stride = 1 }: {
+    type?: Conv2dOptions["type"];
+    groups?: number;
+    stride?: number;
+  } = {},
 ): KernelCase {
   const padY = (kernelHeight - 1) / 2, padX = (kernelWidth - 1) / 2;
-  const outHeight = convolvedSize(height, kernelHeight, 1, padY);
-  const outWidth = convolvedSize(width, kernelWidth, 1, padX);
+  const outHeight = convolvedSize(height, kernelHeight, stride, 2 * padY);
+  const outWidth = convolvedSize(width, kernelWidth, stride, 2 * padX);
+  const sums = images * outHeight * outWidth * outChannels;
   return {
-    name: `conv2d f32 ${name}`,
-    work: 2 * images * outHeight * outWidth * out * kernelHeight * kernelWidth * channels,
+    name: `conv2d ${type} ${name}`,
+    work: 2 * sums * kernelHeight * kernelWidth * channels / groups,
     unit: "FLOP",
     async prepare(gpu) {
-      const pipeline = await compileConv2d(gpu);
-      const inputShape = [images, height, width, channels];
-      const weightShape = [kernelHeight, kernelWidth, channels, out];
-      const count = (shape: number[]) => shape.reduce((a, b) => a * b, 1);
-      const tensors = {
-        input: Tensor.from(gpu, floats(count(inputShape), 1), inputShape),
-        weights: Tensor.from(gpu, floats(count(weightShape), 2), weightShape),
-        bias: Tensor.from(gpu, floats(out, 3), [out]),
-        output: new Tensor(gpu, "f32", [images, outHeight, outWidth, out]),
+      const compiled = await compileConv2d(gpu, {
+        ...{ channels, outChannels, kernelHeight, kernelWidth, groups, type, bias: true },
+        ...{ strideY: stride, strideX: stride, activation: "relu" },
+      });
+      const random = (shape: number[], seed: number) => {
+        const values = floats(shape.reduce((a, b) => a * b, 1), seed);
+        return Tensor.from(gpu, type === "f16" ? new Float16Array(values) : values, shape);
       };
-      return (batch) => recordConv2d(batch, pipeline, tensors, { padY, padX });
+      const taps = kernelHeight * kernelWidth;
+      const weights = packConv2dWeights(
+        compiled,
+        floats(outChannels * channels / groups * taps, 2),
+      );
+      const out = paddedChannels(outChannels);
+      const tensors = {
+        input: random([images, height, width, paddedChannels(channels)], 1),
+        weights: Tensor.from(gpu, weights.data, weights.shape),
+        bias: random([out], 3),
+        output: new Tensor(gpu, type, [images, outHeight, outWidth, out]),
+      };
+      const pads = { top: padY, left: padX, bottom: padY, right: padX };
+      return (batch) => recordConv2d(batch, compiled, tensors, pads);
     },
   };
 }

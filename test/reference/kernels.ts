@@ -17,50 +17,6 @@ export function matmul(
   return product;
 }
 
-/** output[n, y, x, o] = act(bias[o] + Σ_{i, j, c} input[…] · weights[i, j, c, o]) */
-export function conv2d(
-  input: ArrayLike<number>,
-  [images, height, width, channels]: readonly [number, number, number, number],
-  weights: ArrayLike<number>,
-  [kernelHeight, kernelWidth, , out]: readonly [number, number, number, number],
-  bias: ArrayLike<number>,
-  { strideY, strideX, padY, padX }: {
-    strideY: number;
-    strideX: number;
-    padY: number;
-    padX: number;
-  },
-  act: (v: number) => number,
-): { data: Float64Array; shape: [number, number, number, number] } {
-  const outHeight = Math.max(0, Math.floor((height + 2 * padY - kernelHeight) / strideY) + 1);
-  const outWidth = Math.max(0, Math.floor((width + 2 * padX - kernelWidth) / strideX) + 1);
-  const data = new Float64Array(images * outHeight * outWidth * out);
-  let at = 0;
-  for (let n = 0; n < images; n++) {
-    for (let y = 0; y < outHeight; y++) {
-      for (let x = 0; x < outWidth; x++) {
-        for (let o = 0; o < out; o++) {
-          let sum = bias[o]!;
-          for (let i = 0; i < kernelHeight; i++) {
-            const sy = y * strideY - padY + i;
-            if (sy < 0 || sy >= height) continue;
-            for (let j = 0; j < kernelWidth; j++) {
-              const sx = x * strideX - padX + j;
-              if (sx < 0 || sx >= width) continue;
-              for (let c = 0; c < channels; c++) {
-                sum += input[((n * height + sy) * width + sx) * channels + c]! *
-                  weights[((i * kernelWidth + j) * channels + c) * out + o]!;
-              }
-            }
-          }
-          data[at++] = act(sum);
-        }
-      }
-    }
-  }
-  return { data, shape: [images, outHeight, outWidth, out] };
-}
-
 /** found = every pixel of the core that is at least threshold and beats its neighbourhood; no fraction. */
 export function peaks(
   scores: ArrayLike<number>,

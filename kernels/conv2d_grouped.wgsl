@@ -1,0 +1,164 @@
+// output[n, y, x, o] = act(Σ_{i, j, c} input[n, y·stride_y − pad_y + i·dilation_y, x·stride_x − pad_x + j·dilation_x, c]
+//                                      · weights[i, j, c, o] + bias[o] + residual[n, y, x, o])   (ONNX Conv-11)
+// c counts within the group of o, which is o / (O/groups): input channel c is c + group · C/groups.
+//
+// input     [N, H, W, C]     C padded with zeros to a multiple of four; zero outside
+// bias      [O]              where BIAS
+// residual  [N, OH, OW, O]   where RESIDUAL
+// output    [N, OH, OW, O]   O padded to a multiple of four; the padding is stored as zero
+// weights   [KH, KW, C/groups, O]; a group may begin anywhere within a vec4
+//
+// For groups of any number of channels, depthwise with a multiplier among them. An invocation
+// computes four output channels of one pixel, each from its own group. A workgroup is 64 of them,
+// channels fastest.
+
+struct Params {
+  images: u32, // N
+  height: u32, // H
+  width: u32, // W
+  channels4: u32, // C / 4
+  out_height: u32, // OH
+  out_width: u32, // OW
+  out_channels: u32, // O without padding
+  out_channels4: u32, // O / 4
+  group_channels: u32, // C / groups
+  group_out_channels: u32, // O / groups
+  kernel_height: u32, // KH
+  kernel_width: u32, // KW
+  stride_y: u32,
+  stride_x: u32,
+  pad_y: i32, // above
+  pad_x: i32, // on the left
+  dilation_y: u32,
+  dilation_x: u32,
+  stored_height: u32, // of output: OH, or more where a transposed convolution's phases share it
+  stored_width: u32,
+  step_y: u32, // (y, x) is stored at (y · step_y + from_y, x · step_x + from_x)
+  step_x: u32,
+  from_y: u32,
+  from_x: u32,
+  a: f32, // the activation's constants
+  b: f32,
+}
+
+// What is stored: f32 or f16.
+alias Element = f32;
+
+override BIAS: bool = false;
+override RESIDUAL: bool = false;
+// Whether Element is f16, beyond whose largest value stored ones are held.
+override SATURATE: bool = false;
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> input: array<Element>;
+@group(0) @binding(2) var<storage, read> weights: array<vec4<Element>>;
+@group(0) @binding(3) var<storage, read> bias: array<vec4<Element>>;
+@group(0) @binding(4) var<storage, read> residual: array<vec4<Element>>;
+@group(0) @binding(5) var<storage, read_write> output: array<vec4<Element>>;
+
+override ACTIVATION: u32 = 0;
+
+// erf(x), off by at most 1.5e-7 (Abramowitz & Stegun 7.1.26).
+fn erf4(x: vec4f) -> vec4f {
+  let t = 1.0 / (1.0 + 0.3275911 * abs(x));
+  let series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+  return sign(x) * (1.0 - series * exp(-min(x * x, vec4f(80.0))));
+}
+
+fn tanh4(x: vec4f) -> vec4f {
+  let e = exp(-2.0 * min(abs(x), vec4f(40.0)));
+  let square = x * x;
+  // Near zero 1 − e cancels: the series takes over where its third term is below 1e-8.
+  return select(sign(x) * (1.0 - e) / (1.0 + e), x * (1.0 - square * (1.0 / 3.0 - square * (2.0 / 15.0))), abs(x) < vec4f(0.04));
+}
+
+fn sigmoid4(x: vec4f) -> vec4f {
+  return 1.0 / (1.0 + exp(-clamp(x, vec4f(-80.0), vec4f(80.0))));
+}
+
+fn softplus4(x: vec4f) -> vec4f {
+  return max(x, vec4f()) + log(1.0 + exp(-min(abs(x), vec4f(80.0))));
+}
+
+fn activate(v: vec4f, a: f32, b: f32) -> vec4f {
+  switch (ACTIVATION) {
+    case 1u: { return max(v, vec4f()); } // relu
+    case 2u: { return select(a * v, v, v >= vec4f()); } // leaky_relu
+    case 3u: { return min(max(v, vec4f(a)), vec4f(b)); } // clip
+    case 4u: { return sigmoid4(v); } // sigmoid
+    case 5u: { return clamp(a * v + b, vec4f(), vec4f(1.0)); } // hard_sigmoid
+    case 6u: { return v * clamp(v / 6.0 + 0.5, vec4f(), vec4f(1.0)); } // hard_swish
+    case 7u: { return v * sigmoid4(a * v); } // silu
+    case 8u: { return tanh4(v); } // tanh
+    case 9u: { return 0.5 * v * (1.0 + erf4(v * 0.70710678)); } // gelu
+    case 10u: { return 0.5 * v * (1.0 + tanh4(0.79788456 * (v + 0.044715 * v * v * v))); } // gelu_tanh
+    case 11u: { return select(a * (exp(min(v, vec4f())) - 1.0), v, v > vec4f()); } // elu
+    case 12u: { return softplus4(v); } // softplus
+    case 13u: { return v * tanh4(softplus4(v)); } // mish
+    default: { return v; } // identity
+  }
+}
+
+// Where the vec4 of output channels 4·o… of pixel (n, y, x) is stored.
+fn stored_at(n: u32, y: u32, x: u32, o: u32) -> u32 {
+  let row = n * params.stored_height + y * params.step_y + params.from_y;
+  return (row * params.stored_width + x * params.step_x + params.from_x) * params.out_channels4 + o;
+}
+
+// Adds bias and residual, activates, clears padding channels and stores.
+fn store(at: u32, o: u32, sum: vec4f) {
+  var v = sum;
+  if (BIAS) {
+    v += vec4f(bias[o]);
+  }
+  if (RESIDUAL) {
+    v += vec4f(residual[at]);
+  }
+  v = activate(v, params.a, params.b);
+  v = select(vec4f(), v, vec4u(4u * o) + vec4u(0u, 1u, 2u, 3u) < vec4u(params.out_channels));
+  if (SATURATE) {
+    v = clamp(v, vec4f(-65504.0), vec4f(65504.0));
+  }
+  output[at] = vec4<Element>(v);
+}
+
+@compute @workgroup_size(64)
+fn conv2d_grouped(
+  @builtin(global_invocation_id) id: vec3<u32>,
+  @builtin(num_workgroups) workgroups: vec3<u32>,
+) {
+  let index = id.y * workgroups.x * 64u + id.x;
+  let o = index % params.out_channels4;
+  let pixel = index / params.out_channels4;
+  let x = pixel % params.out_width;
+  let y = pixel / params.out_width % params.out_height;
+  let n = pixel / params.out_width / params.out_height;
+  if (n >= params.images) {
+    return;
+  }
+  // Where the group of each lane begins; padding lanes stay within the image, at weights of zero.
+  let group = (vec4u(4u * o) + vec4u(0u, 1u, 2u, 3u)) / params.group_out_channels;
+  let first = min(group * params.group_channels, vec4u(4u * params.channels4 - params.group_channels));
+  var sum = vec4f();
+  var at = o;
+  for (var i = 0u; i < params.kernel_height; i++) {
+    let source_y = i32(y * params.stride_y + i * params.dilation_y) - params.pad_y;
+    for (var j = 0u; j < params.kernel_width; j++) {
+      let source_x = i32(x * params.stride_x + j * params.dilation_x) - params.pad_x;
+      let inside = source_y >= 0 && source_y < i32(params.height) && source_x >= 0 && source_x < i32(params.width);
+      let row = n * params.height + u32(select(0, source_y, inside));
+      let source = first + (row * params.width + u32(select(0, source_x, inside))) * params.channels4 * 4u;
+      for (var c = 0u; c < params.group_channels; c++) {
+        let v = vec4f(
+          f32(input[source.x + c]),
+          f32(input[source.y + c]),
+          f32(input[source.z + c]),
+          f32(input[source.w + c]),
+        );
+        sum += select(vec4f(), v, inside) * vec4f(weights[at]);
+        at += params.out_channels4;
+      }
+    }
+  }
+  store(stored_at(n, y, x, o), o, sum);
+}
