@@ -20,6 +20,7 @@ import {
   recordNormalise,
 } from "../../kernels/normalise.ts";
 import { peakCapacity, peaksKernel, recordPeaks } from "../../kernels/peaks.ts";
+import { stainHistogramKernel, TISSUE_LEVELS } from "../../kernels/stain.ts";
 import { Tensor } from "../../kernels/tensor.ts";
 import { bytes, floats } from "../reference/random.ts";
 
@@ -132,6 +133,21 @@ export function kernelCases(large: boolean): KernelCase[] {
     normaliseCase("u8 → f32 Macenko", { ...IMAGENET, stain: { kind: "densities", ...AS_IT_IS } }),
     normaliseCase("u8 → f32 Reinhard", { ...IMAGENET, stain: { kind: "cielab", ...AS_IT_IS } }),
     normaliseCase("u8 → f32 halved", IMAGENET, {}, SIDE / 2),
+    {
+      name: `stain_histogram, ${SIDE}² of noise`,
+      work: SIDE * SIDE * (3 + 4),
+      unit: "B",
+      async prepare(gpu) {
+        const pipeline = await stainHistogramKernel.compile(gpu);
+        const pixels = Tensor.from(gpu, bytes(SIDE * SIDE * 3, 1), [SIDE, SIDE, 3]);
+        const histogram = new Tensor(gpu, "u32", [TISSUE_LEVELS ** 3]);
+        return (batch) =>
+          batch.dispatch(pipeline, {
+            params: { pixel_count: SIDE * SIDE },
+            bindings: { pixels, histogram },
+          }, [SIDE * SIDE / 256]);
+      },
+    },
     {
       name: `peaks ${SIDE}² × 4`,
       work: SIDE * SIDE * 16,
