@@ -242,7 +242,8 @@ class NdpiImage implements TileGrid {
     const shared = { source, header, directory: directory.index, startBytes, endBytes };
     if (restartInterval === 0) {
       // The directories of the smallest levels are known to be wrong.
-      if (differs) ({ widthPx, heightPx } = header);
+      if (differs && isSaid(header.widthPx)) widthPx = header.widthPx;
+      if (differs && isSaid(header.heightPx)) heightPx = header.heightPx;
       if (
         widthPx > MAX_JPEG_PX || heightPx > MAX_JPEG_PX || widthPx * heightPx * 3 > MAX_WHOLE_BYTES
       ) {

@@ -99,8 +99,13 @@ export async function decodeJpeg(
     if (
       reduction !== 1 && library.tj3SetScalingFactor(handle, new Uint8Array(factor.buffer)) !== 0
     ) throw new Error(message());
-    const call = here ? library.decompressHere : library.decompressThere;
-    if (await call(handle, stream, length, rgb, 0, TJPF_RGB) !== 0) {
+    if (!here) {
+      if (await library.decompressThere(handle, stream, length, rgb, 0, TJPF_RGB) === 0) return rgb;
+      // The words of a warning are kept for the thread that met it, and here stand those of an earlier
+      // one, of another stream: it is decoded once more.
+      return await decodeJpeg(stream, widthPx, heightPx, true, reduction);
+    }
+    if (library.decompressHere(handle, stream, length, rgb, 0, TJPF_RGB) !== 0) {
       // Padding before the end harms nothing. The first warning is the one that is kept, so that
       // after padding elsewhere there may be worse.
       const text = message();

@@ -273,6 +273,20 @@ Deno.test("readRegion() names the tile of an NDPI whose data are damaged", async
   await slide.close();
 });
 
+Deno.test("readRegion() takes an NDPI's size from the JPEG as far as that says one", async () => {
+  const macro = 3;
+  const ndpi = new Ndpi(RESTARTS);
+  assert.equal(ndpi.number(macro, 65421) | 0, 0xbf800000 | 0); // −1, a FLOAT.
+  const frameAt = ndpi.markerAt(macro, 0xc0);
+  const [heightPx, widthPx] = [ndpi.number(macro, 257), ndpi.number(macro, 256)];
+  ndpi.view.setUint16(frameAt + 5, 0);
+  ndpi.set(macro, 256, widthPx + 8);
+  const slide = await ndpi.open();
+  const picture = await slide.associated.get("macro")!();
+  assert.deepEqual([picture.widthPx, picture.heightPx], [widthPx, heightPx]);
+  await slide.close();
+});
+
 Deno.test("openSlide() takes no TIFF for an NDPI that lacks its tag", async () => {
   const slide = await new Ndpi(RESTARTS).retag(0, 65420, 65419).open();
   assert.equal(slide.format, "generic-tiff");

@@ -301,3 +301,26 @@ export function tiledImage(changes: Partial<Image> & { readonly seed?: number } 
     ...changes,
   };
 }
+
+/** Levels and a label in every compression: 100 × 70 none, 50 × 35 JPEG, 25 × 17 LZW; deflate. */
+export async function mixedImages(): Promise<Image[]> {
+  const level1 = tiledImage({ widthPx: 50, heightPx: 35, seed: 1 });
+  const level2 = tiledImage({ widthPx: 25, heightPx: 17, seed: 2 });
+  return [
+    tiledImage({ fields: [ascii(270, "Aperio|MPP = 0.5")] }),
+    {
+      ...level1,
+      compression: 7,
+      photometric: 6,
+      tiles: await Promise.all(level1.tiles.map((tile) => jpeg(tile, 32, 32))),
+    },
+    { ...level2, compression: 5, tiles: level2.tiles.map(lzw) },
+    {
+      widthPx: 20,
+      heightPx: 10,
+      compression: 8,
+      tiles: [deflate(pattern(20, 10))],
+      fields: [{ tag: 254, type: SHORT, values: [1] }],
+    },
+  ];
+}
