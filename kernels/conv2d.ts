@@ -12,10 +12,14 @@ import codeDepthwise from "./conv2d_depthwise.wgsl" with { type: "text" };
 import codeGrouped from "./conv2d_grouped.wgsl" with { type: "text" };
 import codeSubgroup8 from "./conv2d_subgroup8.wgsl" with { type: "text" };
 import codeSubgroup8Narrow from "./conv2d_subgroup8_narrow.wgsl" with { type: "text" };
+import codeTensor16 from "./conv2d_tensor16.wgsl" with { type: "text" };
+import codeTensor8 from "./conv2d_tensor8.wgsl" with { type: "text" };
+import codeTiled from "./conv2d_tiled.wgsl" with { type: "text" };
 import { type Activation, activationOf } from "./activation.ts";
-import type { Gpu } from "./device.ts";
+import type { Gpu, SubgroupMatrixConfig } from "./device.ts";
 import {
   type Arguments,
+  type Binding,
   defineKernel,
   type Kernel,
   type KernelLiteral,
@@ -80,53 +84,55 @@ function literal<const Name extends string, const Input extends string>(
 
 type ConvLiteral = ReturnType<typeof literal<string, string>>;
 
-interface Choice {
-  readonly kernel: Kernel<ConvLiteral>;
-  /** Pixels that a workgroup computes, and along x only where `quads`, and vec4s of channels. */
-  readonly pixels: number;
-  readonly columns: number;
-  /** How its grid counts: quads of pixels in x by channels, the same with channels fastest, or tiles. */
-  readonly grid: "quads" | "quads × channels" | "pixels × channels" | "tiles";
+/** Those of subgroup matrices, all of f16, by the side of a matrix. */
+function tensorLiteral<const Name extends string>(name: Name, text: string) {
+  const f16 = "array<vec4<f16>>";
+  return {
+    name,
+    code: text,
+    params,
+    bindings: {
+      input: { type: f16, access: "read" },
+      weights: { type: f16, access: "read" },
+      bias: { type: f16, access: "read" },
+      residual: { type: f16, access: "read" },
+      output: { type: f16, access: "read_write" },
+    },
+    overrides: {
+      BIAS: false,
+      RESIDUAL: false,
+      SATURATE: true,
+      ROWS: 4,
+      PAIRED: false,
+      ACTIVATION: 0,
+    },
+    features: ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"],
+  } as const satisfies KernelLiteral;
 }
 
+type AnyConvLiteral = KernelLiteral & {
+  readonly params: typeof params;
+  readonly bindings: Readonly<Record<keyof ConvLiteral["bindings"], Binding>>;
+};
+
 const VEC4S = "array<vec4<Element>>";
-const KERNELS = {
-  conv2d: {
-    kernel: defineKernel(literal("conv2d", code, VEC4S)),
-    grid: "quads",
-    pixels: 64,
-    columns: 1,
-  },
-  conv2d_depthwise: {
-    kernel: defineKernel(literal("conv2d_depthwise", codeDepthwise, VEC4S)),
-    grid: "quads × channels",
-    pixels: 64,
-    columns: 1,
-  },
-  conv2d_grouped: {
-    kernel: defineKernel(literal("conv2d_grouped", codeGrouped, "array<Element>")),
-    grid: "pixels × channels",
-    pixels: 64,
-    columns: 1,
-  },
-  conv2d_subgroup8: {
-    kernel: defineKernel(literal("conv2d_subgroup8", codeSubgroup8, VEC4S, ["subgroups"])),
-    grid: "tiles",
-    pixels: 32,
-    columns: 8,
-  },
-  conv2d_subgroup8_narrow: {
-    kernel: defineKernel(
-      literal("conv2d_subgroup8_narrow", codeSubgroup8Narrow, VEC4S, ["subgroups"]),
-    ),
-    grid: "tiles",
-    pixels: 32,
-    columns: 2,
-  },
-} as const satisfies Record<string, Choice>;
+const kernels = {
+  conv2d: defineKernel(literal("conv2d", code, VEC4S)),
+  conv2d_depthwise: defineKernel(literal("conv2d_depthwise", codeDepthwise, VEC4S)),
+  conv2d_grouped: defineKernel(literal("conv2d_grouped", codeGrouped, "array<Element>")),
+  conv2d_subgroup8: defineKernel(
+    literal("conv2d_subgroup8", codeSubgroup8, VEC4S, ["subgroups"]),
+  ),
+  conv2d_subgroup8_narrow: defineKernel(
+    literal("conv2d_subgroup8_narrow", codeSubgroup8Narrow, VEC4S, ["subgroups"]),
+  ),
+  conv2d_tiled: defineKernel(literal("conv2d_tiled", codeTiled, VEC4S)),
+  conv2d_tensor8: defineKernel(tensorLiteral("conv2d_tensor8", codeTensor8)),
+  conv2d_tensor16: defineKernel(tensorLiteral("conv2d_tensor16", codeTensor16)),
+};
 
 /** A kernel of the family, by its entry point. */
-export type Conv2dKernel = keyof typeof KERNELS;
+export type Conv2dKernel = keyof typeof kernels;
 
 /** What a convolution is, as far as it is known when a model is loaded. */
 export interface Conv2dShape {
@@ -171,7 +177,9 @@ export interface CompiledConv2d {
     readonly a: number;
     readonly b: number;
   };
-  readonly pipeline: Pipeline<ConvLiteral>;
+  readonly pipeline: Pipeline<AnyConvLiteral>;
+  /** Pixels and vec4s of output channels that a workgroup computes, where it computes a tile. */
+  readonly tile?: { readonly pixels: number; readonly columns: number };
 }
 
 /** What of an adapter decides over kernels: `Gpu` has it. */
@@ -179,6 +187,7 @@ export interface Conv2dAdapter {
   readonly features: ReadonlySet<string>;
   readonly subgroupSize: number | undefined;
   readonly adapter: { readonly isSoftware: boolean };
+  readonly subgroupMatrixConfigs: readonly SubgroupMatrixConfig[];
 }
 
 /** Channels with their padding: the next multiple of four. */
@@ -193,23 +202,34 @@ function groupChannels(channels: number, groups: number): number {
 
 /** The kernels that can compute a shape on an adapter, the fastest first. */
 export function conv2dKernels(
-  { features, subgroupSize, adapter }: Conv2dAdapter,
-  { channels, outChannels, groups = 1 }: Conv2dOptions,
+  { features, subgroupSize, adapter, subgroupMatrixConfigs }: Conv2dAdapter,
+  { channels, outChannels, groups = 1, type = "f32" }: Conv2dOptions,
 ): Conv2dKernel[] {
   const each = groupChannels(channels, groups);
   const outEach = groupChannels(outChannels, groups);
   if (each === 1 && outEach === 1) return ["conv2d_depthwise", "conv2d_grouped"];
   if (each % 4 !== 0 || outEach % 4 !== 0) return ["conv2d_grouped"];
-  const kernels: Conv2dKernel[] = ["conv2d", "conv2d_grouped"];
-  if (adapter.isSoftware && subgroupSize === 8 && features.has("subgroups")) {
-    // The wide kernel leaves lanes idle where a group has less than eight vec4s to store.
-    const narrow = outEach <= 16;
-    kernels.unshift(
-      narrow ? "conv2d_subgroup8_narrow" : "conv2d_subgroup8",
-      narrow ? "conv2d_subgroup8" : "conv2d_subgroup8_narrow",
-    );
+  // Those of large tiles leave most of one idle where a group has few channels to store.
+  const narrow = outEach <= 16;
+  const plain: Conv2dKernel[] = ["conv2d", "conv2d_grouped"];
+  if (adapter.isSoftware) {
+    plain.splice(1, 0, "conv2d_tiled"); // Workgroup memory is slow there.
+  } else {
+    plain.splice(narrow ? 1 : 0, 0, "conv2d_tiled");
   }
-  return kernels;
+  const multiplies = (size: number) =>
+    type === "f16" && features.has("subgroups") &&
+    subgroupMatrixConfigs.some(({ componentType, resultComponentType, M, N, K }) =>
+      componentType === "f16" && resultComponentType === "f32" && [M, N, K].every((s) => s === size)
+    );
+  const tensor: Conv2dKernel[] = [];
+  if (multiplies(16) && subgroupSize === 32) tensor.push("conv2d_tensor16");
+  if (multiplies(8) && subgroupSize === 8) tensor.push("conv2d_tensor8");
+  if (!adapter.isSoftware) return narrow ? [...plain, ...tensor] : [...tensor, ...plain];
+  if (subgroupSize !== 8 || !features.has("subgroups")) return [...plain, ...tensor];
+  const wide: Conv2dKernel[] = ["conv2d_subgroup8", "conv2d_subgroup8_narrow"];
+  // A software adapter multiplies matrices no faster than anything else.
+  return [...(narrow ? wide.reverse() : wide), ...plain, ...tensor];
 }
 
 /** @throws {RangeError} where sizes are no whole numbers or groups do not divide the channels. */
@@ -246,18 +266,37 @@ export async function compileConv2d(gpu: Gpu, options: Conv2dOptions): Promise<C
   checkShape(shape);
   const name = options.kernel ?? conv2dKernels(gpu, options)[0]!;
   const { code: activation, a, b } = activationOf(options.activation ?? "identity");
-  const pipeline = await KERNELS[name].kernel.compile(gpu, {
-    BIAS: bias,
-    RESIDUAL: residual,
-    SATURATE: type === "f16",
-    ACTIVATION: activation,
-  }, { Element: type });
+  const overrides = { BIAS: bias, RESIDUAL: residual, ACTIVATION: activation };
+  const compiled = { kernel: name, options: { ...shape, type, bias, residual, a, b } };
+  if (name === "conv2d_tensor16" || name === "conv2d_tensor8") {
+    if (type !== "f16") {
+      throw new RangeError(`Cannot convolve ${type} with "${name}": it is of f16`);
+    }
+    const side = name === "conv2d_tensor16" ? 16 : 8;
+    // Eight subgroups, each 4 × 2 matrices: two rows of them where there are channels enough.
+    const ROWS = groupChannels(outChannels, groups) > 4 * side ? 2 : 4;
+    const PAIRED = groupChannels(channels, groups) % 8 === 0;
+    return {
+      ...compiled,
+      pipeline: await kernels[name].compile(gpu, { ...overrides, ROWS, PAIRED }),
+      tile: { pixels: ROWS * 4 * side, columns: 8 / ROWS * 2 * side / 4 },
+    };
+  }
   return {
-    kernel: name,
-    options: { ...shape, type, bias, residual, a, b },
-    pipeline: pipeline as unknown as Pipeline<ConvLiteral>,
+    ...compiled,
+    pipeline: await (kernels[name] as Kernel<ConvLiteral>).compile(gpu, {
+      ...overrides,
+      SATURATE: type === "f16",
+    }, { Element: type }),
+    tile: TILES[name],
   };
 }
+
+const TILES: Partial<Record<Conv2dKernel, CompiledConv2d["tile"]>> = {
+  conv2d_subgroup8: { pixels: 32, columns: 8 },
+  conv2d_subgroup8_narrow: { pixels: 32, columns: 2 },
+  conv2d_tiled: { pixels: 128, columns: 16 },
+};
 
 /**
  * Weights as the compiled kernel reads them.
@@ -396,7 +435,7 @@ export interface Conv2dPlace {
 /** Records one dispatch of tensors that were checked. */
 export function dispatchConv2d(
   recorder: Recorder,
-  { kernel, options, pipeline }: CompiledConv2d,
+  { kernel, options, pipeline, tile }: CompiledConv2d,
   { input, weights, bias = weights, residual = input, output }: Conv2dTensors,
   place: Conv2dPlace,
 ): void {
@@ -404,7 +443,7 @@ export function dispatchConv2d(
   const { channels, outChannels, groups } = options;
   const [images = 0, height = 0, width = 0, paddedIn = 0] = input.shape;
   const [, storedHeight = 0, storedWidth = 0, paddedOut = 0] = output.shape;
-  const args: Arguments<ConvLiteral> = {
+  const args: Arguments<AnyConvLiteral> = {
     params: {
       images,
       height,
@@ -436,18 +475,31 @@ export function dispatchConv2d(
     // A binding that is not read has to be bound nevertheless.
     bindings: { input, weights, bias, residual, output },
   };
-  const { grid, pixels, columns } = KERNELS[kernel];
+  recorder.dispatch(pipeline, args, gridOf(recorder.gpu, kernel, tile, place, args.params));
+}
+
+/** What a kernel's file says of its workgroups. */
+function gridOf(
+  gpu: Gpu,
+  kernel: Conv2dKernel,
+  tile: CompiledConv2d["tile"],
+  { outHeight, outWidth }: Conv2dPlace,
+  { images, out_channels4, group_out_channels }: Arguments<AnyConvLiteral>["params"],
+): [number, number, number] {
+  const pixels = images * outHeight * outWidth;
   const quads = images * outHeight * Math.ceil(outWidth / 4);
-  const columnsOfGroup = groupChannels(outChannels, groups) / 4;
-  const workgroups = {
-    "quads": [quads / pixels, paddedOut / 4],
-    "quads × channels": [quads * paddedOut / 4 / pixels, 1],
-    "pixels × channels": [images * outHeight * outWidth * paddedOut / 4 / pixels, 1],
-    "tiles": [
-      images * outHeight * outWidth / pixels,
-      groups * Math.ceil(columnsOfGroup / columns),
-    ],
-  }[grid] as [number, number];
-  const [x, y] = rowOfWorkgroups(recorder.gpu, Math.ceil(workgroups[0]));
-  recorder.dispatch(pipeline, args, [x, y, workgroups[1]]);
+  const row = (count: number) => rowOfWorkgroups(gpu, Math.ceil(count));
+  if (tile !== undefined) {
+    const columns = group_out_channels / 4;
+    const tiles = out_channels4 / columns * Math.ceil(columns / tile.columns);
+    return [...row(pixels / tile.pixels), tiles];
+  }
+  switch (kernel) {
+    case "conv2d_depthwise":
+      return [...row(quads * out_channels4 / 64), 1];
+    case "conv2d_grouped":
+      return [...row(pixels * out_channels4 / 64), 1];
+    default:
+      return [...row(quads / 64), out_channels4];
+  }
 }

@@ -110,6 +110,16 @@ export interface AdapterDescription {
   readonly isSoftware: boolean;
 }
 
+/** A shape of subgroup matrices that an adapter multiplies: M × K by K × N. */
+export interface SubgroupMatrixConfig {
+  /** Of the factors and of the product: "f16", "f32", "u8" and others. */
+  readonly componentType: string;
+  readonly resultComponentType: string;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
 export interface OpenGpuOptions {
   /** Part of an adapter's name, as it is printed or as its driver spells it, any case; undefined takes the fastest kind. */
   readonly adapter?: string;
@@ -123,6 +133,8 @@ export class Gpu {
   readonly limits: GPUSupportedLimits;
   /** The number of lanes in every subgroup, where the adapter has subgroups of one size only. */
   readonly subgroupSize: number | undefined;
+  /** What subgroup matrices the adapter multiplies; none where it has no such feature. */
+  readonly subgroupMatrixConfigs: readonly SubgroupMatrixConfig[];
 
   #failure: KernelError | undefined;
   #closed = false;
@@ -143,6 +155,14 @@ export class Gpu {
       this.features.has("subgroups") && info.subgroupMinSize === info.subgroupMaxSize
         ? info.subgroupMinSize
         : undefined;
+    const { subgroupMatrixConfigs = [] } = info as {
+      subgroupMatrixConfigs?: readonly SubgroupMatrixConfig[];
+    };
+    this.subgroupMatrixConfigs = this.features.has("chromium-experimental-subgroup-matrix")
+      ? subgroupMatrixConfigs.map(({ componentType, resultComponentType, M, N, K }) => ({
+        ...{ componentType, resultComponentType, M, N, K },
+      }))
+      : [];
     this.#polling = polling;
     device.addEventListener("uncapturederror", (event) => {
       const { error } = event as GPUUncapturedErrorEvent;

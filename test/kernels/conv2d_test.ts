@@ -343,27 +343,47 @@ Deno.test("recordConv2d() sums in f32 what overflows f16, and holds what it stor
 });
 
 Deno.test("conv2dKernels() takes what an adapter offers", () => {
-  const adapter = (
-    isSoftware: boolean,
-    subgroupSize: number | undefined,
-    ...features: string[]
-  ) => ({
-    features: new Set(features),
+  const adapter = (isSoftware: boolean, subgroupSize?: number, matrices?: 8 | 16) => ({
+    features: new Set(subgroupSize === undefined ? [] : ["subgroups", "shader-f16"]),
     subgroupSize,
     adapter: { isSoftware },
+    subgroupMatrixConfigs: matrices === undefined ? [] : [
+      ...["f16", "f32"].map((resultComponentType) => (
+        { componentType: "f16", resultComponentType, M: matrices, N: matrices, K: matrices }
+      )),
+    ],
   });
   const dense = { channels: 64, outChannels: 64, kernelHeight: 5, kernelWidth: 5 };
-  const lavapipe = adapter(true, 8, "subgroups", "shader-f16");
+  const lavapipe = adapter(true, 8);
+  const nvidia = adapter(false, 32, 16);
   const first = (...args: Parameters<typeof conv2dKernels>) => conv2dKernels(...args)[0];
   assert.equal(first(lavapipe, dense), "conv2d_subgroup8");
+  assert.equal(first(adapter(true, 8, 8), { ...dense, type: "f16" }), "conv2d_subgroup8");
   assert.equal(first(lavapipe, { ...dense, outChannels: 8 }), "conv2d_subgroup8_narrow");
   assert.equal(first(lavapipe, { ...dense, groups: 16 }), "conv2d_subgroup8_narrow");
-  assert.equal(first(adapter(true, undefined), dense), "conv2d");
-  for (const any of [lavapipe, adapter(true, undefined), adapter(false, 32, "subgroups")]) {
+  assert.equal(first(adapter(true), dense), "conv2d");
+  assert.equal(first(nvidia, dense), "conv2d_tiled");
+  assert.equal(first(nvidia, { ...dense, type: "f16" }), "conv2d_tensor16");
+  assert.equal(first(adapter(false, 64, 16), { ...dense, type: "f16" }), "conv2d_tiled");
+  assert.equal(first(nvidia, { ...dense, type: "f16", groups: 16 }), "conv2d");
+  for (const any of [lavapipe, adapter(true), nvidia]) {
     assert.equal(first(any, { ...dense, groups: 64 }), "conv2d_depthwise");
     assert.equal(first(any, { ...dense, outChannels: 128, groups: 64 }), "conv2d_grouped");
     assert.equal(first(any, { ...dense, groups: 32 }), "conv2d_grouped");
   }
+});
+
+Deno.test("conv2d_tensor8.wgsl and conv2d_tensor16.wgsl differ in their matrices only", async () => {
+  const folder = new URL("../../kernels/", import.meta.url);
+  const [of8, of16] = await Promise.all(
+    [8, 16].map((size) => Deno.readTextFile(new URL(`conv2d_tensor${size}.wgsl`, folder))),
+  );
+  const body = (text: string) =>
+    text.slice(text.indexOf("enable f16")).replaceAll("tensor16", "tensor8");
+  assert.equal(
+    body(of16!).replace("SIZE = 16u", "SIZE = 8u").replace("LANES = 32u", "LANES = 8u"),
+    body(of8!),
+  );
 });
 
 Deno.test("compileConv2d() refuses shapes that are none", async () => {
