@@ -21,7 +21,10 @@ export function isAperio([first]: readonly TiffDirectory[]): boolean {
 }
 
 /** The slide in the directories of an Aperio file. */
-export function openAperio(source: Source, directories: readonly TiffDirectory[]): SlideParts {
+export async function openAperio(
+  source: Source,
+  directories: readonly TiffDirectory[],
+): Promise<SlideParts> {
   const all: Record<string, string> = tiffProperties(directories[0]!);
   for (const [name, value] of readDescription(directories[0]!.text(TAG.ImageDescription) ?? "")) {
     all[`aperio.${name}`] = value;
@@ -52,7 +55,7 @@ export function openAperio(source: Source, directories: readonly TiffDirectory[]
     },
     associated,
     background: [255, 255, 255],
-    icc: directories[0]!.bytes(TAG.ICCProfile),
+    icc: await directories[0]!.profile(),
     close: () => source.close(),
   };
 }

@@ -158,6 +158,7 @@ class DicomLevel implements TileGrid {
   readonly rows: number;
   /** In the order of their frames. */
   readonly parts: readonly Instance[];
+  readonly announce: TileGrid["announce"];
 
   constructor(parts: readonly Instance[]) {
     const [first] = this.parts = orderParts(parts);
@@ -167,6 +168,7 @@ class DicomLevel implements TileGrid {
     this.tileHeightPx = first.tileHeightPx;
     this.columns = Math.ceil(this.widthPx / this.tileWidthPx);
     this.rows = Math.ceil(this.heightPx / this.tileHeightPx);
+    this.announce = first.announce && ((tiles, signal) => this.#announce(tiles, signal));
     const frames = this.parts.reduce((sum, part) => sum + part.frames, 0);
     const tiles = this.columns * this.rows;
     if (first.places === undefined ? frames < tiles : tiles > MAX_TILES_PER_FRAME * (frames + 64)) {
@@ -186,15 +188,33 @@ class DicomLevel implements TileGrid {
         `Cannot read tile (${column}, ${row}) of ${this.columns} × ${this.rows}`,
       );
     }
+    const found = this.#frameOf(column, row);
+    return found === undefined
+      ? this.parts[0]!.emptyTile()
+      : await found.part.readFrame(found.frame, signal);
+  }
+
+  #announce(tiles: readonly { column: number; row: number }[], signal: AbortSignal): void {
+    const frames = new Map<Instance, number[]>();
+    for (const { column, row } of tiles) {
+      const found = this.#frameOf(column, row);
+      if (found === undefined) continue;
+      const own = frames.get(found.part);
+      if (own === undefined) frames.set(found.part, [found.frame]);
+      else own.push(found.frame);
+    }
+    for (const [part, own] of frames) part.announce?.(own, signal);
+  }
+
+  #frameOf(column: number, row: number): { part: Instance; frame: number } | undefined {
     const place = row * this.columns + column;
     let before = 0;
     for (const part of this.parts) {
       // Focal planes and optical paths come after all tiles of the first (PS3.3 C.7.6.17.3).
       const frame = part.places === undefined ? place - before : part.places.get(place);
-      if (frame !== undefined && frame < part.frames) return await part.readFrame(frame, signal);
+      if (frame !== undefined && frame < part.frames) return { part, frame };
       before += part.frames;
     }
-    return this.parts[0]!.emptyTile();
   }
 }
 

@@ -7,13 +7,7 @@
  */
 
 import { dicomError, ITEM, SEQUENCE_END } from "./dicom_elements.ts";
-import type { Source } from "./source.ts";
-
-/** An element's value in the file. */
-export interface ByteRange {
-  readonly offsetBytes: number;
-  readonly lengthBytes: number;
-}
+import type { ByteRange, Source } from "./source.ts";
 
 /** Frames of one instance. */
 export interface Frames {
@@ -23,18 +17,29 @@ export interface Frames {
    *   {SourceError}.
    */
   read(index: number, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>>;
+  /** Says that these are read next (see `Source.prefetch`). Absent where the source is near. */
+  announce?(indices: readonly number[], signal: AbortSignal): void;
 }
 
 /** Frames that lie one behind the other, each of the same length. */
 export function nativeFrames(source: Source, pixelsAt: number, frameBytes: number): Frames {
+  const rangeOf = (index: number): ByteRange => ({
+    offsetBytes: pixelsAt + index * frameBytes,
+    lengthBytes: frameBytes,
+  });
   return {
     async read(index, signal) {
-      const data = await source.read(pixelsAt + index * frameBytes, frameBytes, signal);
+      const range = rangeOf(index);
+      source.prefetch?.([range]);
+      const data = await source.read(range.offsetBytes, frameBytes, signal);
       if (data.length < frameBytes) {
         throw dicomError(source, `frame ${index} is cut by the file's end`);
       }
       return data;
     },
+    ...(source.prefetch && {
+      announce: (indices, signal) => source.prefetch!(indices.map(rangeOf), signal),
+    }),
   };
 }
 
@@ -54,16 +59,33 @@ export interface Encapsulated {
 /** Frames in fragments. The tables are read, or the fragments looked up, when a frame is first asked for. */
 export function encapsulatedFrames(source: Source, data: Encapsulated): Frames {
   let index: Promise<FrameIndex> | undefined;
+  // Shared by all that wait, so that no one's abort ends it; a failure may be the network's.
+  const load = () =>
+    index ??= readIndex(source, data).catch((error) => {
+      index = undefined;
+      throw error;
+    });
   return {
     async read(frame, signal) {
       signal?.throwIfAborted();
-      // Shared by all that wait, so that no one's abort ends it; a failure may be the network's.
-      index ??= readIndex(source, data).catch((error) => {
-        index = undefined;
-        throw error;
-      });
-      return await readFrame(source, data, await index, frame, signal);
+      return await readFrame(source, data, await load(), frame, signal);
     },
+    ...(source.prefetch && {
+      announce: (frames, signal) =>
+        void load().then(({ begins, ends }) => {
+          // Where a last frame ends is found when it is read, and too long a frame is refused there.
+          const known = frames.filter((frame) =>
+            ends[frame]! > 0 && ends[frame]! - begins[frame]! <= data.maxFrameBytes
+          );
+          source.prefetch!(
+            known.map((frame) => ({
+              offsetBytes: begins[frame]!,
+              lengthBytes: ends[frame]! - begins[frame]!,
+            })),
+            signal,
+          );
+        }, () => {}), // The read says what is wrong.
+    }),
   };
 }
 
@@ -205,6 +227,7 @@ async function readFrame(
   if (bytes > data.maxFrameBytes) {
     throw dicomError(source, `frame ${frame} has ${bytes} bytes, too many for its pixels`, begin);
   }
+  source.prefetch?.([{ offsetBytes: begin, lengthBytes: bytes }]);
   const items = await source.read(begin, bytes, signal);
   const window = view(items);
   const fragments: Uint8Array<ArrayBuffer>[] = [];
@@ -224,6 +247,7 @@ async function readFrame(
 /** Where the items from `begin` on end: at the delimiter, or at the file's end. */
 async function findEnd(source: Source, begin: number): Promise<number> {
   for (let at = begin, items = 0;; items++) {
+    source.prefetch?.([{ offsetBytes: at, lengthBytes: ITEM_BYTES }]); // Alone.
     const head = view(await source.read(at, ITEM_BYTES));
     if (head.byteLength < ITEM_BYTES || readTag(head, 0) === SEQUENCE_END) return at;
     if (readTag(head, 0) !== ITEM || items >= MAX_FRAGMENTS_PER_FRAME) {

@@ -14,11 +14,11 @@ import {
   PIXEL_DATA,
   walkElements,
 } from "./dicom_elements.ts";
-import { type ByteRange, encapsulatedFrames, type Frames, nativeFrames } from "./dicom_frames.ts";
+import { encapsulatedFrames, type Frames, nativeFrames } from "./dicom_frames.ts";
 import { jpegColours } from "./codec.ts";
 import { sampleBytes } from "./samples.ts";
 import type { Compression, RawTile } from "./slide.ts";
-import type { Source } from "./source.ts";
+import type { ByteRange, Source } from "./source.ts";
 
 /** What a file says of itself before its data set. */
 export interface FileMeta {
@@ -72,6 +72,7 @@ export interface Instance {
   readonly attributes: Attributes;
   /** @throws {UnsupportedError} for pixels of a kind that is not read; {SlideFormatError}; {SourceError}. */
   readFrame(index: number, signal?: AbortSignal): Promise<RawTile>;
+  readonly announce: Frames["announce"];
   /** What stands for a frame that is not there. @throws {UnsupportedError} as readFrame. */
   emptyTile(): RawTile;
 }
@@ -289,6 +290,7 @@ export async function readInstance(source: Source, meta: FileMeta): Promise<Inst
       if (typeof layout === "string") throw unsupported(source, layout);
       return { data: new Uint8Array(), ...layout };
     },
+    announce: pixels.announce,
     async readFrame(index, signal) {
       if (!Number.isInteger(index) || index < 0 || index >= frames) {
         throw new RangeError(`Cannot read frame ${index} of ${frames}`);

@@ -6,7 +6,7 @@
 
 import type { SlideParts } from "./region.ts";
 import type { Source } from "./source.ts";
-import { resolution, TAG, type TiffDirectory, tiffProperties } from "./tiff.ts";
+import { resolution, type TiffDirectory, tiffProperties } from "./tiff.ts";
 
 /** Whether there is a directory. */
 export function isGenericTiff([first]: readonly TiffDirectory[]): boolean {
@@ -14,7 +14,10 @@ export function isGenericTiff([first]: readonly TiffDirectory[]): boolean {
 }
 
 /** The slide in the directories of a TIFF. */
-export function openGenericTiff(source: Source, directories: readonly TiffDirectory[]): SlideParts {
+export async function openGenericTiff(
+  source: Source,
+  directories: readonly TiffDirectory[],
+): Promise<SlideParts> {
   const first = directories[0]!;
   const all = tiffProperties(first);
   const { mppX, mppY } = resolution(first, all);
@@ -28,7 +31,7 @@ export function openGenericTiff(source: Source, directories: readonly TiffDirect
     properties: { vendor: "generic-tiff", mppX, mppY, objectivePower: undefined, all },
     associated: new Map(),
     background: [255, 255, 255],
-    icc: first.bytes(TAG.ICCProfile),
+    icc: await first.profile(),
     close: () => source.close(),
   };
 }

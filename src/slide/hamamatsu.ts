@@ -14,7 +14,7 @@ import { type JpegSegment, readSegments } from "./codec.ts";
 import { formatDouble } from "./properties.ts";
 import type { SlideParts, TileGrid } from "./region.ts";
 import type { RawTile } from "./slide.ts";
-import type { Source } from "./source.ts";
+import type { ByteRange, Source } from "./source.ts";
 import {
   type Field,
   FIELD_BYTES,
@@ -121,7 +121,7 @@ export async function openHamamatsu(
     },
     associated,
     background: [255, 255, 255],
-    icc: first.bytes(TAG.ICCProfile),
+    icc: await first.profile(),
     close: () => source.close(),
   };
 }
@@ -195,6 +195,7 @@ class NdpiImage implements TileGrid {
   readonly columns: number;
   readonly rows: number;
   readonly intervalHeightPx: number;
+  readonly announce: TileGrid["announce"];
 
   private constructor(readonly layout: NdpiLayout, readonly reduction: 1 | 2 | 4 | 8) {
     this.widthPx = Math.floor(layout.widthPx / reduction);
@@ -204,6 +205,9 @@ class NdpiImage implements TileGrid {
     this.tileHeightPx = this.intervalHeightPx * layout.intervalsPerTile;
     this.columns = layout.columns;
     this.rows = Math.ceil(layout.intervalRows / layout.intervalsPerTile);
+    this.announce = layout.source.prefetch && ((tiles, signal) =>
+      // The read says what is wrong.
+      void layout.starts().then((starts) => this.#announce(starts, tiles, signal), () => {}));
   }
 
   reduced(reduction: 2 | 4 | 8): NdpiImage {
@@ -325,15 +329,9 @@ class NdpiImage implements TileGrid {
         `Cannot read tile (${column}, ${row}) of ${this.columns} × ${this.rows}`,
       );
     }
-    const { header, intervalsPerTile, intervalRows, columns } = this.layout;
-    const top = row * intervalsPerTile;
-    const rows = Math.min(intervalsPerTile, intervalRows - top);
-    // Intervals side by side in a row lie one behind the other, so do rows of one each.
-    const runs = columns === 1 ? [await this.#readIntervals(top, rows, signal)] : await Promise.all(
-      Array.from(
-        { length: rows },
-        (_, i) => this.#readIntervals((top + i) * columns + column, 1, signal),
-      ),
+    const { header } = this.layout;
+    const runs = await Promise.all(
+      this.#runs(column, row).map(({ first, count }) => this.#readIntervals(first, count, signal)),
     );
     const intervals = runs.flat();
 
@@ -341,7 +339,7 @@ class NdpiImage implements TileGrid {
     const data = new Uint8Array(size);
     data.set(header.bytes);
     const frame = new DataView(data.buffer, header.frameAt);
-    frame.setUint16(5, rows * this.layout.intervalHeightPx);
+    frame.setUint16(5, intervals.length * this.layout.intervalHeightPx);
     frame.setUint16(7, this.layout.intervalWidthPx);
     let at = header.bytes.length;
     for (const [i, interval] of intervals.entries()) {
@@ -354,7 +352,7 @@ class NdpiImage implements TileGrid {
       data,
       compression: "jpeg",
       widthPx: this.tileWidthPx,
-      heightPx: rows * this.intervalHeightPx,
+      heightPx: intervals.length * this.intervalHeightPx,
       samplesPerPixel: header.components,
       bitsPerSample: 8,
       photometric: header.components === 1 ? "grey" : "ycbcr",
@@ -364,6 +362,37 @@ class NdpiImage implements TileGrid {
       jpegTables: undefined,
       ...(this.reduction === 1 ? {} : { reduction: this.reduction }),
     };
+  }
+
+  /** The intervals of a tile, as they lie one behind the other: all of them where a row has one. */
+  #runs(column: number, row: number): { readonly first: number; readonly count: number }[] {
+    const { intervalsPerTile, intervalRows, columns } = this.layout;
+    const top = row * intervalsPerTile;
+    const rows = Math.min(intervalsPerTile, intervalRows - top);
+    if (columns === 1) return [{ first: top, count: rows }];
+    return Array.from({ length: rows }, (_, i) => ({
+      first: (top + i) * columns + column,
+      count: 1,
+    }));
+  }
+
+  #announce(
+    starts: ArrayLike<number>,
+    tiles: readonly { readonly column: number; readonly row: number }[],
+    signal: AbortSignal,
+  ): void {
+    const { source, startBytes, endBytes, header } = this.layout;
+    const headerEnd = startBytes + header.bytes.length;
+    const ranges: ByteRange[] = [];
+    for (const { column, row } of tiles) {
+      for (const { first, count } of this.#runs(column, row)) {
+        const from = Math.max(headerEnd, starts[first]! - 2);
+        const to = first + count < starts.length ? starts[first + count]! - 2 : endBytes;
+        // Others are refused when they are read.
+        if (from < to && to <= endBytes) ranges.push({ offsetBytes: from, lengthBytes: to - from });
+      }
+    }
+    source.prefetch!(ranges, signal);
   }
 
   /**
@@ -400,6 +429,7 @@ class NdpiImage implements TileGrid {
         from,
       );
     }
+    source.prefetch?.([{ offsetBytes: from, lengthBytes: to - from }]);
     const bytes = await source.read(from, to - from, signal);
     if (bytes.length < to - from) {
       throw broken(source, `${where} is cut by the file's end`, from);
@@ -580,6 +610,8 @@ export async function readNdpi(source: Source): Promise<TiffDirectory[] | undefi
     if (isFirst && !tags.includes(NDPI_FORMAT)) return undefined;
 
     const fields = new Map<number, Field>();
+    let profile: ByteRange | undefined;
+    const elsewhere: { tag: number; type: number; values: number; range: ByteRange }[] = [];
     for (const [i, tag] of tags.entries()) {
       const at = 12 * i;
       const type = body.getUint16(at + 2, true);
@@ -607,12 +639,18 @@ export async function readNdpi(source: Source): Promise<TiffDirectory[] | undefi
           `has tag ${tag} in ${length} bytes at ${where}, the file ends at ${sizeBytes}`,
         );
       }
-      const bytes = await source.read(where, length);
-      if (bytes.length < length) throw wrong("is cut by the file's end");
+      const range = { offsetBytes: where, lengthBytes: length };
+      if (tag === TAG.ICCProfile) profile = range;
+      else elsewhere.push({ tag, type, values, range });
+    }
+    source.prefetch?.(elsewhere.map(({ range }) => range));
+    for (const { tag, type, values, range: { offsetBytes, lengthBytes } } of elsewhere) {
+      const bytes = await source.read(offsetBytes, lengthBytes);
+      if (bytes.length < lengthBytes) throw wrong("is cut by the file's end");
       fields.set(tag, readValues(view(bytes), type, values));
     }
     fields.delete(TAG.RowsPerStrip); // There is one strip, whatever it says.
-    directories.push(makeDirectory(source, index, (tag) => fields.get(tag), true));
+    directories.push(makeDirectory(source, index, (tag) => fields.get(tag), true, profile));
     offset = wide(body.getUint32(12 * count, true), body.getUint32(12 * count + 4, true));
   }
   return directories.length === 0 ? undefined : directories;

@@ -50,7 +50,10 @@ interface Image {
  * @throws {SlideFormatError} where its XML is broken or does not fit its directories;
  *   {UnsupportedError} where it has no brightfield image, or several that do not fit together.
  */
-export function openLeica(source: Source, directories: readonly TiffDirectory[]): SlideParts {
+export async function openLeica(
+  source: Source,
+  directories: readonly TiffDirectory[],
+): Promise<SlideParts> {
   const broken = (what: string) =>
     new SlideFormatError(`Cannot read the Leica SCN "${source.location}": ${what}`, {
       path: source.location,
@@ -212,7 +215,7 @@ export function openLeica(source: Source, directories: readonly TiffDirectory[])
     properties: { vendor: "leica", ...resolution(first, all), objectivePower, all },
     associated,
     background: [255, 255, 255],
-    icc: first.bytes(TAG.ICCProfile),
+    icc: await first.profile(),
     close: () => source.close(),
   };
 }

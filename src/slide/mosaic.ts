@@ -49,6 +49,7 @@ export class Mosaic implements TileGrid {
   /** Tiles of all directories side by side. */
   readonly columns: number;
   readonly rows: number;
+  readonly announce: TileGrid["announce"];
   readonly #areas: readonly MosaicArea[];
   /** Where each directory's tiles begin among the columns. */
   readonly #columnOf = new Map<TiffDirectory, number>();
@@ -115,6 +116,19 @@ export class Mosaic implements TileGrid {
     }
     this.columns = columns;
     this.rows = rows;
+    if (first.directory.announce === undefined) return;
+    this.announce = (tiles, signal) => {
+      for (const [directory, first] of this.#columnOf) {
+        const own = tiles.filter(({ column }) =>
+          column >= first && column < first + directory.columns
+        );
+        if (own.length === 0) continue;
+        directory.announce?.(
+          own.map(({ column, row }) => ({ column: column - first, row })),
+          signal,
+        );
+      }
+    };
   }
 
   *placements(

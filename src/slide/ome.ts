@@ -105,7 +105,7 @@ export async function openOme(
     properties: { vendor: "ome-tiff", mppX, mppY, objectivePower, all: properties },
     associated,
     background: [255, 255, 255],
-    icc: main.directory.bytes(TAG.ICCProfile),
+    icc: await main.directory.profile(),
     close: () => source.close(),
   };
 }

@@ -26,7 +26,7 @@ import { isZip } from "./zip.ts";
 /** TIFF's dialects, the most particular first. */
 const TIFF_FORMATS: readonly {
   is(directories: readonly TiffDirectory[]): boolean;
-  open(source: Source, directories: readonly TiffDirectory[]): SlideParts | Promise<SlideParts>;
+  open(source: Source, directories: readonly TiffDirectory[]): Promise<SlideParts>;
 }[] = [
   { is: isHamamatsu, open: openHamamatsu },
   { is: isAperio, open: openAperio },

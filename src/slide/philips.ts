@@ -32,7 +32,10 @@ export function isPhilips([first]: readonly TiffDirectory[]): boolean {
  * The slide in the directories of a Philips TIFF.
  * @throws {SlideFormatError} where its XML is broken or does not fit its directories.
  */
-export function openPhilips(source: Source, directories: readonly TiffDirectory[]): SlideParts {
+export async function openPhilips(
+  source: Source,
+  directories: readonly TiffDirectory[],
+): Promise<SlideParts> {
   const broken = (what: string) =>
     new SlideFormatError(`Cannot read the Philips TIFF "${source.location}": ${what}`, {
       path: source.location,
@@ -128,7 +131,7 @@ export function openPhilips(source: Source, directories: readonly TiffDirectory[
     },
     associated,
     background: [255, 255, 255],
-    icc: first.bytes(TAG.ICCProfile),
+    icc: await first.profile(),
     close: () => source.close(),
   };
 }
@@ -201,6 +204,7 @@ function withSize(
     rows,
     downsample,
     readTile: (column, row, signal) => directory.readTile(column, row, signal),
+    announce: directory.announce?.bind(directory),
   };
 }
 

@@ -18,9 +18,9 @@ export interface Source {
     signal?: AbortSignal,
   ): Promise<Uint8Array<ArrayBuffer>>;
   /**
-   * Announces what will be read soon, so that a distant source can join its requests and begin them.
-   * Returns at once and never fails: the read does. An abort takes the announcement back. Sources
-   * that are near have none.
+   * Announces what will be read soon, so that a distant source can join its requests and begin them,
+   * and fetches no more around them than is asked for. Returns at once and never fails: the read
+   * does. An abort takes the announcement back. Sources that are near have none.
    */
   prefetch?(ranges: readonly ByteRange[], signal?: AbortSignal): void;
   close(): Promise<void>;

@@ -61,7 +61,7 @@ const TAIL_BYTES = 128 << 10;
  * values before it (Hamamatsu's, as in test3-DAPI-2-387.ndpi).
  */
 const SMALL_READ_BYTES = 8 << 10;
-const READ_AHEAD_BYTES = 64 << 10;
+const READ_AHEAD_BYTES = 16 << 10;
 const READ_BEHIND_BYTES = 4 << 10;
 /** Ranges so near are one request, unless what lies between is more than a part of what is wanted. */
 const JOINED_GAP_BYTES = 64 << 10;
@@ -332,8 +332,10 @@ export class HttpSource implements Source {
   async #fill(data: Uint8Array, offset: number, signal: AbortSignal | undefined): Promise<void> {
     const end = offset + data.byteLength;
     const isSmall = data.byteLength < SMALL_READ_BYTES;
+    const before = this.#wanted.length;
     const segments = this.#cover(offset, end, isSmall);
-    if (isSmall && !this.#hasTail && this.#wanted.length > 0) {
+    // What was announced is no header, however small.
+    if (isSmall && !this.#hasTail && this.#wanted.length > before) {
       this.#hasTail = true;
       this.#cover(Math.max(0, this.sizeBytes - TAIL_BYTES), this.sizeBytes);
     }

@@ -34,8 +34,11 @@ export interface TiffDirectory {
   number(tag: number): number | undefined;
   /** All values of a numeric field, none where it is absent; a RATIONAL is two. */
   numbers(tag: number): ArrayLike<number>;
-  /** The bytes of a field, such as a profile's; undefined where it is absent, empty or text. */
-  bytes(tag: number): Uint8Array<ArrayBuffer> | undefined;
+  /**
+   * The ICC profile (tag 34675), read when it is asked for; undefined where it is absent or empty.
+   * @throws {SourceError}
+   */
+  profile(): Promise<Uint8Array<ArrayBuffer> | undefined>;
   /**
    * The directories that tag 330 names (Adobe PageMaker 6.0 TIFF Technical Notes, Note 1), read when
    * asked for.
@@ -171,7 +174,7 @@ export async function readTiff(source: Source): Promise<TiffDirectory[] | undefi
         await check.more(offset);
         const fields = fieldsOf(await file.parser.parseFileDirectoryAt(offset));
         subDirectories.push(
-          new Directory(source, index, fields, file.littleEndian, () => Promise.resolve([])),
+          makeDirectory(source, index, fields, file.littleEndian, check.profiles.get(offset)),
         );
       }
     } catch (cause) {
@@ -180,13 +183,20 @@ export async function readTiff(source: Source): Promise<TiffDirectory[] | undefi
     return subDirectories;
   };
   try {
-    file = await GeoTIFF.fromSource(new GeoTiffSource(source) as never);
+    file = await GeoTIFF.fromSource(new GeoTiffSource(source, check.hidden) as never);
     // Lazy arrays are read as little-endian whatever the file says.
     file.parser.eager = true;
-    for (let index = 0; index < check.count; index++) {
+    for (const [index, offset] of check.offsets.entries()) {
       const { fileDirectory } = await file.getImage(index);
       directories.push(
-        new Directory(source, index, fieldsOf(fileDirectory), file.littleEndian, below(index)),
+        new Directory(
+          source,
+          index,
+          fieldsOf(fileDirectory),
+          file.littleEndian,
+          check.profiles.get(offset),
+          below(index),
+        ),
       );
     }
   } catch (cause) {
@@ -199,14 +209,18 @@ function fieldsOf(directory: { getValue(tag: never): unknown }) {
   return (tag: number) => directory.getValue(tag as never) as Field | undefined;
 }
 
-/** A directory whose fields another reader has read; it has none below it. */
+/**
+ * A directory whose fields are read; it has none below it.
+ * @param profile where its ICC profile lies, if that is not among the fields.
+ */
 export function makeDirectory(
   source: Source,
   index: number,
   fields: (tag: number) => Field | undefined,
   littleEndian: boolean,
+  profile: ByteRange | undefined,
 ): TiffDirectory {
-  return new Directory(source, index, fields, littleEndian, () => Promise.resolve([]));
+  return new Directory(source, index, fields, littleEndian, profile, () => Promise.resolve([]));
 }
 
 function wrap(source: Source, cause: unknown): Error {
@@ -230,9 +244,12 @@ class ReadFailure extends Error {
   }
 }
 
-/** geotiff's view of a Source (its BaseSource). */
+/**
+ * geotiff's view of a Source (its BaseSource), in which some bytes are zero: it reads every value of
+ * every directory, and what has no values is not read.
+ */
 class GeoTiffSource {
-  constructor(readonly source: Source) {}
+  constructor(readonly source: Source, readonly hidden: readonly ByteRange[]) {}
   get fileSize(): number {
     return this.source.sizeBytes;
   }
@@ -240,7 +257,12 @@ class GeoTiffSource {
     return Promise.all(
       slices.map(async ({ offset, length }) => {
         try {
-          return (await this.source.read(offset, length, signal)).slice().buffer;
+          const bytes = (await this.source.read(offset, length, signal)).slice();
+          for (const { offsetBytes, lengthBytes } of this.hidden) {
+            const from = offsetBytes - offset;
+            if (from + lengthBytes > 0) bytes.fill(0, Math.max(0, from), from + lengthBytes);
+          }
+          return bytes.buffer;
         } catch (cause) {
           throw new ReadFailure(cause);
         }
@@ -250,15 +272,23 @@ class GeoTiffSource {
   async close(): Promise<void> {}
 }
 
+interface CheckedChain {
+  /** Where the directories of the chain begin. */
+  readonly offsets: readonly number[];
+  /** Where the ICC profiles of directories lie, by their beginnings; a scanner repeats its own in each. */
+  readonly profiles: ReadonlyMap<number, ByteRange>;
+  /** The counts of these fields. */
+  readonly hidden: readonly ByteRange[];
+  /** Checks a directory outside the chain. */
+  more(offset: number): Promise<void>;
+}
+
 /**
  * Walks the chain of directories and checks that every value lies in the file, so that no count in
  * it can make a parser allocate more than the file holds.
- * @returns the number of directories and a way to check one outside the chain, or undefined where
- *   this is no TIFF.
+ * @returns undefined where this is no TIFF.
  */
-async function checkDirectories(
-  source: Source,
-): Promise<{ count: number; more(offset: number): Promise<void> } | undefined> {
+async function checkDirectories(source: Source): Promise<CheckedChain | undefined> {
   const { location, sizeBytes } = source;
   const head = view(await source.read(0, 16));
   if (head.byteLength < 8) return undefined;
@@ -291,12 +321,16 @@ async function checkDirectories(
     }
   };
 
+  const profiles = new Map<number, ByteRange>();
+  const hidden: ByteRange[] = [];
   const seen = new Set<number>();
   let offset = wide(head, big ? 8 : 4);
   if (offset === 0) throw broken("it has no directory", big ? 8 : 4);
   while (offset !== 0) offset = await checkOne(offset);
   return {
-    count: seen.size,
+    offsets: [...seen],
+    profiles,
+    hidden,
     async more(offset) {
       await checkOne(offset);
     },
@@ -354,7 +388,13 @@ async function checkDirectories(
           );
         }
         claim(length, offset + countBytes + at);
-        values.push({ offsetBytes: where, lengthBytes: length });
+        const range = { offsetBytes: where, lengthBytes: length };
+        if (tag === TAG.ICCProfile) {
+          profiles.set(offset, range);
+          hidden.push({ offsetBytes: offset + countBytes + at + 4, lengthBytes: offsetSize });
+        }
+        // Of the profiles the first is the slide's, mostly.
+        if (tag !== TAG.ICCProfile || seen.size === 0) values.push(range);
       }
     }
     source.prefetch?.(values);
@@ -392,6 +432,7 @@ class Directory implements TiffDirectory {
     readonly index: number,
     readonly fields: (tag: number) => Field | undefined,
     readonly littleEndian: boolean,
+    readonly profileAt: ByteRange | undefined,
     readonly below: (offsets: ArrayLike<number>) => Promise<TiffDirectory[]>,
   ) {
     this.announce = source.prefetch && ((tiles, signal) => this.#prefetch(tiles, signal));
@@ -471,7 +512,14 @@ class Directory implements TiffDirectory {
     return await (this.#below ??= this.below(this.numbers(TAG.SubIFDs)));
   }
 
-  bytes(tag: number): Uint8Array<ArrayBuffer> | undefined {
+  async profile(): Promise<Uint8Array<ArrayBuffer> | undefined> {
+    if (this.profileAt === undefined) return this.#bytes(TAG.ICCProfile);
+    const { offsetBytes, lengthBytes } = this.profileAt;
+    return await this.source.read(offsetBytes, lengthBytes);
+  }
+
+  /** The bytes of a field; undefined where it is absent, empty or text. */
+  #bytes(tag: number): Uint8Array<ArrayBuffer> | undefined {
     const values = this.numbers(tag);
     return values.length === 0 ? undefined : Uint8Array.from(values);
   }
@@ -517,6 +565,9 @@ class Directory implements TiffDirectory {
       }
       return { offset, length };
     });
+    this.source.prefetch?.(
+      ranges.map(({ offset, length }) => ({ offsetBytes: offset, lengthBytes: length })),
+    );
     const read = await Promise.all(
       ranges.map(({ offset, length }) => this.source.read(offset, length, signal)),
     );
@@ -624,7 +675,7 @@ class Directory implements TiffDirectory {
         extra as 0 | 1 | 2
       ] ?? "none",
       predictor: predictor === 2 ? "horizontal" : "none",
-      jpegTables: this.bytes(TAG.JPEGTables),
+      jpegTables: this.#bytes(TAG.JPEGTables),
     };
   }
 

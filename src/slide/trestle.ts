@@ -24,7 +24,10 @@ export function isTrestle(directories: readonly TiffDirectory[]): boolean {
  * The slide in the directories of a Trestle TIFF.
  * @throws {SlideFormatError} where tiles overlap by more than half.
  */
-export function openTrestle(source: Source, directories: readonly TiffDirectory[]): SlideParts {
+export async function openTrestle(
+  source: Source,
+  directories: readonly TiffDirectory[],
+): Promise<SlideParts> {
   const first = directories[0]!;
   const all = tiffProperties(first);
   for (const part of (first.text(TAG.ImageDescription) ?? "").split(";")) {
@@ -74,7 +77,7 @@ export function openTrestle(source: Source, directories: readonly TiffDirectory[
     properties: { vendor: "trestle", mppX, mppY, objectivePower, all },
     associated: new Map(),
     background: [red, green, blue],
-    icc: first.bytes(TAG.ICCProfile),
+    icc: await first.profile(),
     close: () => source.close(),
   };
 }

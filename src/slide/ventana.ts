@@ -49,7 +49,10 @@ interface Stitching {
  * @throws {SlideFormatError} where its XML is broken or does not fit its directories;
  *   {UnsupportedError} where tiles are joined in ways that are not known.
  */
-export function openVentana(source: Source, directories: readonly TiffDirectory[]): SlideParts {
+export async function openVentana(
+  source: Source,
+  directories: readonly TiffDirectory[],
+): Promise<SlideParts> {
   const broken = (what: string) =>
     new SlideFormatError(`Cannot read the Ventana slide "${source.location}": ${what}`, {
       path: source.location,
@@ -155,7 +158,7 @@ export function openVentana(source: Source, directories: readonly TiffDirectory[
     properties: { vendor: "ventana", mppX: mpp, mppY: mpp, objectivePower, all },
     associated,
     background: [255, 255, 255],
-    icc: top.directory.bytes(TAG.ICCProfile),
+    icc: await top.directory.profile(),
     close: () => source.close(),
   };
 
@@ -264,6 +267,7 @@ function withDownsample(directory: TiffDirectory, downsample: number): TileGrid 
     rows,
     downsample,
     readTile: (column, row, signal) => directory.readTile(column, row, signal),
+    announce: directory.announce?.bind(directory),
   };
 }
 

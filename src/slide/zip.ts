@@ -244,11 +244,26 @@ class StoredFile implements Source {
   readonly #archive: Source;
   readonly #headerAt: number;
   #dataAt: number | undefined;
+  readonly prefetch: Source["prefetch"];
 
   constructor(archive: Source, { offset, uncompressedSize }: FileEntry, readonly location: string) {
     this.#archive = archive;
     this.#headerAt = offset;
     this.sizeBytes = uncompressedSize;
+    this.prefetch = archive.prefetch && ((ranges, signal) => {
+      const dataAt = this.#dataAt;
+      if (dataAt === undefined) return; // Nothing was read of it yet.
+      const inside = ranges.filter(({ offsetBytes, lengthBytes }) =>
+        offsetBytes + lengthBytes <= this.sizeBytes
+      );
+      archive.prefetch!(
+        inside.map(({ offsetBytes, lengthBytes }) => ({
+          offsetBytes: dataAt + offsetBytes,
+          lengthBytes,
+        })),
+        signal,
+      );
+    });
   }
 
   async read(

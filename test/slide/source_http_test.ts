@@ -187,11 +187,11 @@ Deno.test("HttpSource.read() reads around a header, and the tail with the first 
     await same(source, 496_000, 3_000);
     await same(source, SLIDE.length - 100, 100);
     assert.deepEqual(ranges(server), [
-      [495_904, 565_536],
+      [495_904, 516_384],
       [SLIDE.length - 128 * KIB, SLIDE.length],
     ]);
-    await same(source, 565_536, 20_000); // Not a header.
-    assert.deepEqual(ranges(server)[1], [565_536, 585_536]);
+    await same(source, 516_384, 20_000); // Not a header.
+    assert.deepEqual(ranges(server)[1], [516_384, 536_384]);
   }));
 
 Deno.test("HttpSource.read() goes on with what is there before a request is at its end", () =>
@@ -704,7 +704,7 @@ Deno.test("HttpSource.close() fails what is under way, and may be called again",
       assert.rejects(source.read(100_000, 50_000), closed),
       assert.rejects(source.read(1_000_000, 50_000), closed),
     ]);
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    while (server.requests.length < 3) await new Promise((resolve) => setTimeout(resolve, 1));
     const late = assert.rejects(source.read(2_000_000, 50_000), closed); // Not asked for yet.
     await source.close();
     await source.close();

@@ -240,8 +240,8 @@ Deno.test("TiffDirectory.bytes() gives a profile's, and nothing where there is n
   const directory = await first(
     tiledImage({ fields: [{ tag: 34675, type: UNDEFINED, values: profile }] }),
   );
-  assert.deepEqual(directory.bytes(34675), Uint8Array.from(profile));
-  assert.equal((await first(tiledImage())).bytes(34675), undefined);
+  assert.deepEqual(await directory.profile(), Uint8Array.from(profile));
+  assert.equal(await (await first(tiledImage())).profile(), undefined);
 });
 
 Deno.test("TiffDirectory.readTile() takes a predictor for LZW and deflate alone", async () => {
