@@ -1,5 +1,6 @@
 /** What is benched of each kernel: shapes that models and slides really have, seeded inputs. */
 
+import { compileComponents, COMPONENT_FIELDS, recordComponents } from "../../kernels/components.ts";
 import {
   compileConv2d,
   type Conv2dOptions,
@@ -119,6 +120,31 @@ function normaliseCase(
   };
 }
 
+function componentsCase(name: string, inside: (x: number, y: number) => boolean): KernelCase {
+  return {
+    name: `components ${name}, ${SIDE}²`,
+    // The map, and kinds and labels as each of four kernels reads and writes them.
+    work: SIDE * SIDE * 4 * (3 + 3 + 3 + 2),
+    unit: "B",
+    async prepare(gpu) {
+      const pipelines = await compileComponents(gpu, { type: "u32" });
+      const map = Uint32Array.from(
+        { length: SIDE * SIDE },
+        (_, i) => inside(i % SIDE, Math.floor(i / SIDE)) ? 1 : 0,
+      );
+      const shape = [1, SIDE, SIDE];
+      const tensors = {
+        map: Tensor.from(gpu, map, shape),
+        labels: new Tensor(gpu, "u32", shape),
+        kinds: new Tensor(gpu, "u32", shape),
+        count: new Tensor(gpu, "u32", [1]),
+        list: new Tensor(gpu, "u32", [65536, COMPONENT_FIELDS]),
+      };
+      return (batch) => recordComponents(batch, pipelines, tensors);
+    },
+  };
+}
+
 /** On a software adapter the large ones take seconds: `large` leaves them to GPUs. */
 export function kernelCases(large: boolean): KernelCase[] {
   return [
@@ -148,6 +174,8 @@ export function kernelCases(large: boolean): KernelCase[] {
           }, [SIDE * SIDE / 256]);
       },
     },
+    componentsCase("of blobs", (x, y) => Math.sin(x / 9) * Math.sin(y / 7) > 0.2),
+    componentsCase("of one piece", () => true),
     {
       name: `peaks ${SIDE}² × 4`,
       work: SIDE * SIDE * 16,
