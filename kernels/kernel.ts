@@ -14,8 +14,11 @@ import type { Tensor } from "./tensor.ts";
 
 type Scalar = "u32" | "i32" | "f32";
 
-/** What an alias of a kernel may stand for: all of four bytes, but f16, which needs "shader-f16". */
-export type AliasedType = "f32" | "f16" | "i32" | "u32";
+/**
+ * What an alias of a kernel may stand for; f16 needs "shader-f16". `vec4<u32>` is for kernels that
+ * move sixteen bytes as they move four.
+ */
+export type AliasedType = "f32" | "f16" | "i32" | "u32" | "vec4<u32>";
 
 export interface Binding {
   /** As WGSL spells it, such as `array<vec4<f32>>`. */
@@ -183,7 +186,13 @@ async function compile<K extends KernelLiteral>(
   }
 }
 
-const SCALAR_BYTES: Readonly<Record<string, number>> = { f32: 4, u32: 4, i32: 4, f16: 2 };
+const SCALAR_BYTES: Readonly<Record<string, number>> = {
+  f32: 4,
+  u32: 4,
+  i32: 4,
+  f16: 2,
+  "vec4<u32>": 16,
+};
 
 /**
  * The WGSL with each `alias NAME = TYPE;` standing for the type asked for, and f16 enabled where one

@@ -1,7 +1,8 @@
 /** One device for a test file. Any adapter will do; where there is none the tests say so and fail. */
 
 import { Gpu } from "../../kernels/device.ts";
-import type { Recorder } from "../../kernels/kernel.ts";
+import { type CompiledCopy, recordCopy } from "../../kernels/copy.ts";
+import { Batch, type Recorder } from "../../kernels/kernel.ts";
 import { Tensor, type TensorData } from "../../kernels/tensor.ts";
 
 let opened: Promise<Gpu | undefined> | undefined;
@@ -20,6 +21,20 @@ export function tensorOf(
   shape: readonly number[] = [data.length],
 ): Tensor {
   return Tensor.from(gpu, data, shape);
+}
+
+/** Types that kernels move: four bytes, whole numbers, and two bytes where the device has f16. */
+export function movableTypes(gpu: Gpu): readonly ("f32" | "f16" | "i32")[] {
+  return gpu.features.has("shader-f16") ? ["f32", "i32", "f16"] : ["f32", "i32"];
+}
+
+/** What a copy makes of `input`. */
+export async function moved(gpu: Gpu, input: Tensor, compiled: CompiledCopy): Promise<number[]> {
+  const output = new Tensor(gpu, compiled.output.type, compiled.output.shape);
+  const batch = new Batch(gpu);
+  recordCopy(batch, compiled, { input, output });
+  batch.submit();
+  return await numbersOf(output);
 }
 
 /**
