@@ -1,25 +1,82 @@
-/** Matrix product in f32: `product = a · b`. BLAS's SGEMM without transposition, alpha 1, beta 0. */
+/**
+ * Matrix product with what follows it: BLAS's GEMM and ONNX's MatMul-13 and Gemm-13, batched, in f32
+ * or f16 with sums in f32. The choice among its WGSL files is `matmulVariant`'s.
+ */
 
 import code from "./matmul.wgsl" with { type: "text" };
 import codeSubgroup8 from "./matmul_subgroup8.wgsl" with { type: "text" };
+import codeTiled from "./matmul_tiled.wgsl" with { type: "text" };
+import { type Activation, activationOf } from "./activation.ts";
 import type { Gpu } from "./device.ts";
-import { defineKernel, type KernelLiteral, type Pipeline, type Recorder } from "./kernel.ts";
+import {
+  defineKernel,
+  type KernelLiteral,
+  type Pipeline,
+  type Recorder,
+  rowOfWorkgroups,
+} from "./kernel.ts";
 import type { Tensor } from "./tensor.ts";
 
-const params = { rows: "u32", inner4: "u32", columns4: "u32" } as const;
-const bindings = {
-  a: { type: "array<vec4<f32>>", access: "read" },
-  b: { type: "array<vec4<f32>>", access: "read" },
-  product: { type: "array<vec4<f32>>", access: "read_write" },
+const params = {
+  rows: "u32",
+  inner: "u32",
+  columns: "u32",
+  across: "u32",
+  down: "u32",
+  tiles: "u32",
+  a_batch: "u32",
+  b_batch: "u32",
+  scale: "f32",
+  constant_a: "f32",
+  constant_b: "f32",
 } as const;
 
-/** Registers only; runs everywhere. */
+const overrides = {
+  TRANSPOSE_A: false,
+  TRANSPOSE_B: false,
+  BIAS: 0,
+  RESIDUAL: 0,
+  SATURATE: false,
+} as const;
+/** The activation's text comes after the others. */
+const last = { ACTIVATION: 0 } as const;
+
+const aliases = { Element: ["f32", "f16"] } as const;
+
+const scalars = { type: "array<Element>", access: "read" } as const;
+const vectors = { type: "array<vec4<Element>>", access: "read" } as const;
+const vectorBindings = {
+  a: vectors,
+  b: vectors,
+  bias: vectors,
+  residual: vectors,
+  product: { ...vectors, access: "read_write" },
+} as const;
+
+/** Element by element: any shape, any adapter. */
 export const matmulKernel = defineKernel({
   name: "matmul",
   code,
   params,
-  bindings,
-  overrides: { X: 8, Y: 8 },
+  bindings: {
+    a: scalars,
+    b: scalars,
+    bias: scalars,
+    residual: scalars,
+    product: { ...scalars, access: "read_write" },
+  },
+  overrides: { ...overrides, X: 8, Y: 8, ...last },
+  aliases,
+});
+
+/** Panels in workgroup memory, sums in registers: GPUs. */
+export const matmulTiledKernel = defineKernel({
+  name: "matmul_tiled",
+  code: codeTiled,
+  params,
+  bindings: vectorBindings,
+  overrides: { ...overrides, X: 16, Y: 16, WIDTH: 2, DEPTH: 16, ...last },
+  aliases,
 });
 
 /** For subgroups of eight lanes, which are AVX registers: lavapipe. */
@@ -27,64 +84,278 @@ export const matmulSubgroup8Kernel = defineKernel({
   name: "matmul_subgroup8",
   code: codeSubgroup8,
   params,
-  bindings,
-  overrides: {},
+  bindings: vectorBindings,
+  overrides: { ...overrides, ROWS: 32, ...last },
+  aliases,
   features: ["subgroups"],
 });
 
-/** Which of the kernels. */
-export type MatmulVariant = "registers" | "subgroup8";
+/** Which of the kernels: `plain` is matmul.wgsl, the others are named like their files. */
+export type MatmulVariant = "plain" | "tiled" | "subgroup8";
 
-/** A kernel that was compiled, with the rows and columns that one of its workgroups computes. */
-export interface CompiledMatmul {
-  readonly pipeline: Pipeline<
-    KernelLiteral & { params: typeof params; bindings: typeof bindings }
-  >;
+/** What a tile is made of: overrides of the variant's kernel. */
+export type MatmulTile = Readonly<Record<string, number>>;
+
+/** M, K and N of one matrix product, the batch folded into M where `recordMatmul` does so. */
+export type MatmulShape = readonly [rows: number, inner: number, columns: number];
+
+/** What is fixed when a product is compiled. */
+export interface MatmulOptions {
+  /** Of every tensor; sums are f32 always. Default f32. */
+  readonly type?: "f32" | "f16";
+  /** a is [..., K, M] instead of [..., M, K]. */
+  readonly transposeA?: boolean;
+  /** b is [..., N, K] instead of [..., K, N]. */
+  readonly transposeB?: boolean;
+  /** One for each column [N] or for each row [M]; default none. */
+  readonly bias?: "none" | "columns" | "rows";
+  /** Added before the activation (ResNet) or after it; default none. */
+  readonly residual?: "none" | "before" | "after";
+  readonly activation?: Activation;
+  /**
+   * The shape that is expected, by which variant and tile are chosen; others may be recorded too,
+   * those that need the plain kernel only where it was left out or needs it itself.
+   */
+  readonly shape?: MatmulShape;
+  /** Instead of what suits the adapter. */
+  readonly variant?: MatmulVariant;
+  /** Instead of what suits shape and adapter: one of `matmulTiles`. */
+  readonly tile?: MatmulTile;
+}
+
+type MatmulPipeline = Pipeline<
+  KernelLiteral & { params: typeof params; bindings: typeof vectorBindings }
+>;
+
+/** A variant that was compiled, with the rows and columns of one of its tiles. */
+interface CompiledVariant {
+  readonly pipeline: MatmulPipeline;
   readonly rows: number;
   readonly columns: number;
 }
 
+/** A product that was compiled: for `recordMatmul`. */
+export interface CompiledMatmul {
+  readonly options: MatmulOptions;
+  readonly variants: ReadonlyMap<MatmulVariant, CompiledVariant>;
+}
+
+/** What `matmulVariant` asks of an adapter. */
+export type MatmulAdapter = Pick<Gpu, "features" | "subgroupSize"> & {
+  readonly adapter: Pick<Gpu["adapter"], "isSoftware">;
+};
+
+/** The first of the sizes that must be a multiple of `of` and is not, in words. */
+function misaligned(
+  { transposeA = false }: MatmulOptions,
+  [rows, inner, columns]: MatmulShape,
+  of: number,
+): string | undefined {
+  for (const [name, size] of Object.entries({ K: inner, N: columns, M: transposeA ? rows : 0 })) {
+    if (size % of !== 0) return `${name} = ${size} is no multiple of ${of}`;
+  }
+  return undefined;
+}
+
+/** Which variant computes a shape on an adapter, and why. */
+export function matmulVariant(
+  { features, subgroupSize, adapter }: MatmulAdapter,
+  options: MatmulOptions,
+  shape: MatmulShape,
+): { readonly variant: MatmulVariant; readonly reason: string } {
+  const odd = misaligned(options, shape, 4);
+  if (odd !== undefined) return { variant: "plain", reason: odd };
+  if (adapter.isSoftware) {
+    return features.has("subgroups") && subgroupSize === 8
+      ? { variant: "subgroup8", reason: "a software adapter with subgroups of eight lanes" }
+      : { variant: "plain", reason: "a software adapter, where workgroup memory is slow" };
+  }
+  return { variant: "tiled", reason: "a GPU" };
+}
+
 /**
- * Compiles the variant that suits the adapter, or the one asked for.
+ * The tiles that a variant may have for a shape, the one that is taken untuned first.
+ * For GPUs they follow from the kernels' bounds and were not measured.
+ */
+export function matmulTiles(variant: MatmulVariant, [rows, , columns]: MatmulShape): MatmulTile[] {
+  switch (variant) {
+    case "plain":
+      return [{ X: 8, Y: 8 }];
+    case "subgroup8": // Measured: fewer rows only where the others would be computed in vain.
+      return [{ ROWS: rows <= 8 ? 8 : rows <= 16 ? 16 : 32 }];
+    case "tiled": {
+      const flat = { X: 32, Y: 2, WIDTH: 1, DEPTH: 8 }; // 16 × 128
+      const small = { X: 8, Y: 8, WIDTH: 2, DEPTH: 16 }; // 64 × 64
+      const middle = { X: 16, Y: 16, WIDTH: 1, DEPTH: 16 }; // 128 × 64
+      const large = { X: 16, Y: 16, WIDTH: 2, DEPTH: 16 }; // 128 × 128
+      if (rows <= 16) return [flat, small];
+      // 256 large tiles are two for each multiprocessor of a big GPU; fewer leave some without work.
+      const many = Math.ceil(rows / 128) * Math.ceil(columns / 128) >= 256;
+      return many ? [large, middle, small] : [small, middle, large];
+    }
+  }
+}
+
+/** Rows and columns of a tile. */
+function sidesOf(variant: MatmulVariant, tile: MatmulTile): { rows: number; columns: number } {
+  switch (variant) {
+    case "plain":
+      return { rows: 4 * tile.Y!, columns: 4 * tile.X! };
+    case "subgroup8":
+      return { rows: tile.ROWS!, columns: 32 };
+    case "tiled":
+      return { rows: 8 * tile.Y!, columns: 4 * tile.WIDTH! * tile.X! };
+  }
+}
+
+const KERNELS = {
+  plain: matmulKernel,
+  tiled: matmulTiledKernel,
+  subgroup8: matmulSubgroup8Kernel,
+} as const;
+
+/** Stands for any shape where none is given: aligned and large. */
+const ANY_SHAPE: MatmulShape = [4096, 4096, 4096];
+
+/**
+ * Compiles what suits the adapter and the expected shape; where no shape is given, what large ones
+ * want and the plain kernel for those that it cannot take.
  * @throws {KernelError} where the device fails or lacks what the variant needs.
  */
 export async function compileMatmul(
   gpu: Gpu,
-  variant: MatmulVariant = gpu.subgroupSize === 8 && gpu.adapter.isSoftware
-    ? "subgroup8"
-    : "registers",
+  options: MatmulOptions = {},
 ): Promise<CompiledMatmul> {
-  if (variant === "subgroup8") {
-    return { pipeline: await matmulSubgroup8Kernel.compile(gpu), rows: 32, columns: 32 };
-  }
-  const { X, Y } = matmulKernel.literal.overrides;
-  return { pipeline: await matmulKernel.compile(gpu), rows: 8 * Y, columns: 4 * X };
+  const { type = "f32", bias = "none", residual = "none", activation = "identity" } = options;
+  const shape = options.shape ?? ANY_SHAPE;
+  const variant = misaligned(options, shape, 4) !== undefined
+    ? "plain"
+    : options.variant ?? matmulVariant(gpu, options, shape).variant;
+  const constants = {
+    TRANSPOSE_A: options.transposeA ?? false,
+    TRANSPOSE_B: options.transposeB ?? false,
+    BIAS: { none: 0, columns: 1, rows: 2 }[bias],
+    RESIDUAL: { none: 0, before: 1, after: 2 }[residual],
+    SATURATE: type === "f16",
+    ACTIVATION: activationOf(activation).code,
+  };
+  const compile = async (variant: MatmulVariant, tile: MatmulTile): Promise<CompiledVariant> => {
+    const kernel = KERNELS[variant] as typeof matmulTiledKernel;
+    const pipeline = await kernel.compile(gpu, { ...constants, ...tile }, { Element: type });
+    return { pipeline: pipeline as unknown as MatmulPipeline, ...sidesOf(variant, tile) };
+  };
+  const wanted = new Map<MatmulVariant, MatmulTile>();
+  if (options.shape === undefined) wanted.set("plain", matmulTiles("plain", shape)[0]!);
+  wanted.set(variant, options.tile ?? matmulTiles(variant, shape)[0]!);
+  const compiled = await Promise.all(
+    [...wanted].map(async ([variant, tile]) => [variant, await compile(variant, tile)] as const),
+  );
+  return { options, variants: new Map(compiled) };
+}
+
+/** What a product reads and writes, all of one type; which of bias and residual, the options say. */
+export interface MatmulTensors {
+  /** [..., M, K], or [..., K, M] where it is transposed. */
+  readonly a: Tensor;
+  /** [..., K, N], or [..., N, K] where it is transposed. */
+  readonly b: Tensor;
+  /** [N] for columns, [M] for rows. */
+  readonly bias?: Tensor;
+  /** As many elements as the product. */
+  readonly residual?: Tensor;
+  /** [..., M, N]; no other tensor of the call may share its memory. */
+  readonly product: Tensor;
 }
 
 /**
- * Records `product = a · b`: a [M, K], b [K, N], product [M, N], all f32, K and N multiples of four.
- * @throws {RangeError} where the shapes do not fit together.
+ * Records `product = act(scale · a · b + bias + residual)` for each matrix of the batch, which is what
+ * precedes the last two dimensions; of a or b one matrix may serve all. f16 saturates at ±65504.
+ * @throws {RangeError} where shapes or types do not fit together, or a shape was not compiled for.
  */
 export function recordMatmul(
   recorder: Recorder,
-  compiled: CompiledMatmul,
-  { a, b, product }: Record<"a" | "b" | "product", Tensor>,
+  { options, variants }: CompiledMatmul,
+  { a, b, bias, residual, product }: MatmulTensors,
+  { scale = 1 }: { readonly scale?: number } = {},
 ): void {
-  const [rows = 0, inner = 0] = a.shape;
-  const [innerOfB = 0, columns = 0] = b.shape;
-  if (
-    a.shape.length !== 2 || b.shape.length !== 2 || inner !== innerOfB ||
-    inner % 4 !== 0 || columns % 4 !== 0 || product.shape.join() !== `${rows},${columns}` ||
-    [a, b, product].some(({ type }) => type !== "f32")
-  ) {
-    throw new RangeError(
-      `Cannot multiply ${a.type} [${a.shape.join(", ")}] by ${b.type} [${b.shape.join(", ")}] ` +
-        `into ${product.type} [${product.shape.join(", ")}]: ` +
-        `[M, K] · [K, N] in f32 is needed, K and N multiples of four`,
+  const { type = "f32", transposeA = false, transposeB = false } = options;
+  const refuse = (why: string) =>
+    new RangeError(
+      `Cannot multiply ${a.type} [${a.shape.join(", ")}]${transposeA ? "ᵀ" : ""} by ` +
+        `${b.type} [${b.shape.join(", ")}]${transposeB ? "ᵀ" : ""} into ` +
+        `${product.type} [${product.shape.join(", ")}]: ${why}`,
     );
+  if (Math.min(a.shape.length, b.shape.length, product.shape.length) < 2) {
+    throw refuse("two dimensions are needed at least");
   }
+  let [rows, inner] = lastTwo(a, transposeA);
+  const [innerOfB, columns] = lastTwo(b, transposeB);
+  if (inner !== innerOfB) throw refuse(`K is ${inner} and ${innerOfB}`);
+  if (lastTwo(product, false).join() !== `${rows},${columns}`) {
+    throw refuse(`the product has ${rows} rows and ${columns} columns`);
+  }
+  const batchShape = product.shape.slice(0, -2);
+  let batch = batchShape.reduce((x, y) => x * y, 1);
+  /** Elements from one matrix to the next; 0 where one serves all. */
+  const step = ({ shape }: Tensor, count: number): number => {
+    const own = shape.slice(0, -2);
+    if (own.every((size) => size === 1)) return 0;
+    if (own.join() === batchShape.join()) return count;
+    throw refuse("the batches differ and none is of one matrix");
+  };
+  let aBatch = step(a, rows * inner);
+  const bBatch = step(b, inner * columns);
+  for (
+    const [tensor, name, wanted, count] of [
+      [bias, "bias", options.bias ?? "none", options.bias === "rows" ? rows : columns],
+      [residual, "residual", options.residual ?? "none", batch * rows * columns],
+    ] as const
+  ) {
+    const has = tensor?.shape.reduce((x, y) => x * y, 1);
+    if (has !== (wanted === "none" ? undefined : count)) {
+      throw refuse(`a ${name} of ${wanted === "none" ? 0 : count} is needed, ${has ?? 0} given`);
+    }
+  }
+  for (const tensor of [a, b, product, bias, residual]) {
+    if (tensor !== undefined && tensor.type !== type) throw refuse(`${type} was compiled for`);
+  }
+  // Where one b serves all, the batch is one product of more rows: no tile is cut short between.
+  if (bBatch === 0 && (aBatch !== 0 || batch === 1) && !transposeA && options.bias !== "rows") {
+    rows *= batch;
+    batch = 1;
+    aBatch = 0;
+  }
+  const odd = misaligned(options, [rows, inner, columns], 4);
+  const fast = [...variants.keys()].find((variant) => variant !== "plain");
+  const variant = odd === undefined && fast !== undefined ? fast : "plain";
+  const compiled = variants.get(variant);
+  if (compiled === undefined) {
+    throw refuse(`${odd ?? "no variant was compiled"}, and another shape was compiled for`);
+  }
+  const across = Math.ceil(columns / compiled.columns);
+  const down = Math.ceil(rows / compiled.rows);
+  const tiles = across * down * batch;
+  if (tiles === 0) return;
+  const { a: constantA, b: constantB } = activationOf(options.activation ?? "identity");
   recorder.dispatch(compiled.pipeline, {
-    params: { rows, inner4: inner / 4, columns4: columns / 4 },
-    bindings: { a, b, product },
-  }, [Math.ceil(columns / compiled.columns), Math.ceil(rows / compiled.rows)]);
+    params: {
+      rows,
+      inner,
+      columns,
+      across,
+      down,
+      tiles,
+      a_batch: aBatch,
+      b_batch: bBatch,
+      scale,
+      constant_a: constantA,
+      constant_b: constantB,
+    },
+    bindings: { a, b, bias: bias ?? a, residual: residual ?? a, product },
+  }, rowOfWorkgroups(recorder.gpu, tiles));
+}
+
+function lastTwo({ shape }: Tensor, transposed: boolean): [number, number] {
+  const [first, second] = shape.slice(-2) as [number, number];
+  return transposed ? [second, first] : [first, second];
 }

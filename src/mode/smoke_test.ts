@@ -33,7 +33,7 @@ export async function smokeTest(
       ? `No GPU found. Using ${name}: a software adapter, slow.`
       : `WebGPU is available! Using GPU: ${name} (${driver})`,
   );
-  const compiling = compileMatmul(gpu); // Goes on while the host draws numbers.
+  const compiling = compileMatmul(gpu, { shape: [SIZE, SIZE, SIZE] }); // Goes on while the host draws numbers.
   const numbers = normals(2 * SIZE * SIZE, 1);
   const a = numbers.subarray(0, SIZE * SIZE), b = numbers.subarray(SIZE * SIZE);
   const [left, right] = [

@@ -1,48 +1,284 @@
 import assert from "node:assert/strict";
+import { type ActivationName, activationOf } from "../../kernels/activation.ts";
+import type { Gpu } from "../../kernels/device.ts";
 import { Batch } from "../../kernels/kernel.ts";
-import { compileMatmul, type MatmulVariant, recordMatmul } from "../../kernels/matmul.ts";
+import {
+  compileMatmul,
+  type MatmulAdapter,
+  type MatmulOptions,
+  type MatmulShape,
+  matmulTiles,
+  type MatmulVariant,
+  matmulVariant,
+  recordMatmul,
+} from "../../kernels/matmul.ts";
 import { Tensor } from "../../kernels/tensor.ts";
+import { activate } from "../reference/activation.ts";
 import * as reference from "../reference/kernels.ts";
 import { floats } from "../reference/random.ts";
-import { sharedGpu, worstError } from "./gpu.ts";
+import { sharedGpu } from "./gpu.ts";
 
-// Size 1, primes, either side of a workgroup's tile (32, 64 rows; 32 columns) and of four.
-const SHAPES = [
+/** What a case has beside its options and its shape. */
+interface Case extends MatmulOptions {
+  readonly batch?: number;
+  readonly oneA?: boolean;
+  readonly oneB?: boolean;
+  readonly scale?: number;
+}
+
+const VARIANTS = ["plain", "tiled", "subgroup8"] as const satisfies MatmulVariant[];
+
+/** Why an adapter cannot run a variant, if so. */
+function missing(gpu: Gpu, variant: MatmulVariant, type: "f32" | "f16"): string | undefined {
+  if (type === "f16" && !gpu.features.has("shader-f16")) return "no f16";
+  if (variant === "subgroup8" && gpu.subgroupSize !== 8) return "no subgroups of eight lanes";
+  return undefined;
+}
+
+/**
+ * Largest of |actual − expected| / bound of one product of seeded matrices. The sum of K products and
+ * two more terms is off by at most (K + 2) · 2⁻²⁴ · Σ|terms| (Higham, Accuracy and Stability of
+ * Numerical Algorithms, §3.1), taken twice since products are rounded too; no activation is steeper
+ * than 1.5 (hard_swish at 3), and its own error is activation_test's; f16 adds half a unit in the
+ * last place, 2⁻¹¹ of the value or half its smallest number.
+ */
+async function worstOf(
+  gpu: Gpu,
+  options: Case,
+  [rows, inner, columns]: MatmulShape,
+): Promise<number> {
+  const { type = "f32", batch, oneA, oneB, transposeA, transposeB, scale = 1 } = options;
+  const count = batch ?? 1;
+  const lead = batch === undefined ? [] : [batch];
+  const made = (length: number, seed: number) =>
+    type === "f16" ? Float16Array.from(floats(length, seed)) : floats(length, seed);
+  const a = made((oneA ? 1 : count) * rows * inner, 1);
+  const b = made((oneB ? 1 : count) * inner * columns, 2);
+  const bias = options.bias === undefined
+    ? undefined
+    : made(options.bias === "rows" ? rows : columns, 3);
+  const residual = options.residual === undefined ? undefined : made(count * rows * columns, 4);
+  const product = new Tensor(gpu, type, [...lead, rows, columns]);
+  const compiled = await compileMatmul(gpu, { shape: [rows, inner, columns], ...options });
+  if (options.variant !== undefined) {
+    assert.deepEqual([...compiled.variants.keys()], [options.variant]);
+  }
+  const shapeOf = (
+    one: boolean | undefined,
+    transposed: boolean | undefined,
+    m: number,
+    n: number,
+  ) => [
+    ...(one ? [] : lead),
+    ...(transposed ? [n, m] : [m, n]),
+  ];
+  const tensors = {
+    a: Tensor.from(gpu, a, shapeOf(oneA, transposeA, rows, inner)),
+    b: Tensor.from(gpu, b, shapeOf(oneB, transposeB, inner, columns)),
+    ...(bias && { bias: Tensor.from(gpu, bias, [bias.length]) }),
+    ...(residual && { residual: Tensor.from(gpu, residual, product.shape) }),
+    product,
+  };
+  const recorder = new Batch(gpu);
+  recordMatmul(recorder, compiled, tensors, { scale });
+  recorder.submit();
+  const actual = await product.readFloats();
+  for (const tensor of Object.values(tensors)) tensor.destroy();
+
+  const activation = options.activation ?? "identity";
+  const { a: constantA, b: constantB } = activationOf(activation);
+  const name: ActivationName = typeof activation === "string" ? activation : activation.name;
+  const extras = (of: (values: ArrayLike<number>) => ArrayLike<number>) => ({
+    ...{ batch, oneA, oneB, transposeA, transposeB },
+    ...(bias && { [options.bias === "rows" ? "rowBias" : "columnBias"]: of(bias) }),
+    ...(residual && {
+      [options.residual === "after" ? "residualAfter" : "residualBefore"]: of(residual),
+    }),
+  });
+  const magnitude = (values: ArrayLike<number>) => Float64Array.from(values, Math.abs);
+  const expected = reference.matmul(a, b, [rows, inner, columns], {
+    ...extras((values) => values),
+    scale,
+    act: (v) => activate(name, v, constantA, constantB),
+    saturate: type === "f16",
+  });
+  const magnitudes = reference.matmul(magnitude(a), magnitude(b), [rows, inner, columns], {
+    ...extras(magnitude),
+    scale: Math.abs(scale),
+  });
+  let worst = 0;
+  assert.equal(actual.length, expected.length);
+  for (const [i, value] of expected.entries()) {
+    let bound = 2 * (inner + 2) * 2 ** -24 * magnitudes[i]! + 1e-30;
+    if (name !== "identity") {
+      bound = 1.5 * bound + 4e-6 * Math.abs(value) + 3e-7 * Math.max(1, magnitudes[i]!);
+    }
+    if (type === "f16") bound += 2 ** -11 * Math.abs(value) + 2 ** -25;
+    const error = Math.abs(actual[i]! - value) / bound;
+    worst = Math.max(worst, Number.isNaN(error) ? Infinity : error);
+  }
+  return worst;
+}
+
+async function check(gpu: Gpu, options: Case, shape: MatmulShape): Promise<void> {
+  const worst = await worstOf(gpu, options, shape);
+  assert.ok(
+    worst <= 1,
+    `${JSON.stringify(options)} of [${shape.join(", ")}]: ${worst} of the bound`,
+  );
+}
+
+// Size 1, primes, either side of a tile of 32 and 64, of four, and of a panel's depth of 16; no k.
+const ODD: MatmulShape[] = [
+  [1, 1, 1],
+  [7, 5, 3],
+  [31, 13, 29],
+  [33, 37, 35],
+  [2, 0, 3],
+];
+const ALIGNED: MatmulShape[] = [
   [1, 4, 4],
-  [7, 4, 8],
+  [7, 16, 8],
   [31, 12, 28],
-  [32, 32, 32],
   [33, 36, 36],
   [61, 100, 44],
-  [65, 8, 68],
-] as const;
+  [129, 20, 68],
+  [5, 0, 8],
+];
+/** Where a is transposed M must be a multiple of four too. */
+const ALIGNED_ROWS: MatmulShape[] = [[4, 4, 4], [28, 12, 36], [36, 100, 28], [132, 20, 68]];
 
-for (const variant of ["registers", "subgroup8"] as const satisfies MatmulVariant[]) {
-  Deno.test(`recordMatmul() in ${variant} is the sum of products`, async () => {
+for (const variant of VARIANTS) {
+  for (const type of ["f32", "f16"] as const) {
+    Deno.test(`recordMatmul() in ${variant}, ${type}, is the sum of products, transposed or not`, async () => {
+      const gpu = await sharedGpu();
+      const lack = missing(gpu, variant, type);
+      if (lack !== undefined) return console.log(`skipped: ${lack}`);
+      for (const transposeA of [false, true]) {
+        for (const transposeB of [false, true]) {
+          const shapes = variant === "plain"
+            ? [...ODD, ...ALIGNED]
+            : transposeA
+            ? ALIGNED_ROWS
+            : ALIGNED;
+          // One tile for all shapes: on a software adapter compiling takes longer than multiplying.
+          const tile = matmulTiles(variant, [64, 64, 64])[0]!;
+          for (const shape of shapes) {
+            await check(gpu, { variant, type, transposeA, transposeB, tile }, shape);
+          }
+        }
+      }
+    });
+
+    Deno.test(`recordMatmul() in ${variant}, ${type}, scales, adds and activates`, async () => {
+      const gpu = await sharedGpu();
+      const lack = missing(gpu, variant, type);
+      if (lack !== undefined) return console.log(`skipped: ${lack}`);
+      const epilogues: Omit<Case, "variant" | "type">[] = [
+        { scale: -0.25, bias: "columns", activation: "relu" },
+        { bias: "columns", residual: "before", activation: { name: "clip", a: -0.5, b: 1.5 } },
+        { scale: 2, bias: "rows", residual: "after", activation: "gelu" },
+        { residual: "after", activation: { name: "leaky_relu", a: 0.2 } },
+        { bias: "columns", activation: "hard_swish" },
+      ];
+      // What differs between the types is the store, so f16 needs no more than two.
+      for (const epilogue of type === "f16" ? epilogues.slice(1, 3) : epilogues) {
+        await check(gpu, { variant, type, ...epilogue }, [36, 24, 40]);
+        if (variant === "plain") await check(gpu, { variant, type, ...epilogue }, [35, 7, 13]);
+      }
+    });
+
+    Deno.test(`recordMatmul() in ${variant}, ${type}, takes a batch, of which a or b may be one`, async () => {
+      const gpu = await sharedGpu();
+      const lack = missing(gpu, variant, type);
+      if (lack !== undefined) return console.log(`skipped: ${lack}`);
+      const shape = [36, 8, 40] as const;
+      for (
+        const one of [{}, { oneA: true }, { oneB: true }, { oneA: true, oneB: true }] as Case[]
+      ) {
+        await check(gpu, { variant, type, batch: 3, ...one }, shape);
+        await check(
+          gpu,
+          { variant, type, batch: 3, ...one, bias: "rows", residual: "before" },
+          shape,
+        );
+        await check(
+          gpu,
+          { variant, type, batch: 3, ...one, transposeA: true, bias: "columns" },
+          shape,
+        );
+      }
+      await check(gpu, { variant, type, batch: 0 }, shape);
+    });
+  }
+
+  Deno.test(`recordMatmul() in ${variant} saturates in f16`, async () => {
     const gpu = await sharedGpu();
-    if (variant === "subgroup8" && gpu.subgroupSize !== 8) {
-      return console.log("skipped: no subgroups of eight lanes");
-    }
-    for (const [rows, inner, columns] of SHAPES) {
-      const a = floats(rows * inner, 1);
-      const b = floats(inner * columns, 2);
-      const product = new Tensor(gpu, "f32", [rows, columns]);
-      const batch = new Batch(gpu);
-      recordMatmul(batch, await compileMatmul(gpu, variant), {
-        a: Tensor.from(gpu, a, [rows, inner]),
-        b: Tensor.from(gpu, b, [inner, columns]),
-        product,
-      });
-      batch.submit();
-      const expected = reference.matmul(a, b, [rows, inner, columns]);
-      const magnitudes = reference.matmul(a.map(Math.abs), b.map(Math.abs), [rows, inner, columns]);
-      const error = worstError(await product.readFloats(), expected, magnitudes, inner);
-      assert.ok(error <= 1, `[${rows}, ${inner}] · [${inner}, ${columns}]: ${error} of the bound`);
+    const lack = missing(gpu, variant, "f16");
+    if (lack !== undefined) return console.log(`skipped: ${lack}`);
+    const a = Tensor.from(gpu, Float16Array.from({ length: 8 * 8 }, () => 200), [8, 8]);
+    const b = Tensor.from(gpu, Float16Array.from({ length: 64 }, (_, i) => i % 8 - 3), [8, 8]);
+    const product = new Tensor(gpu, "f16", [8, 8]);
+    const compiled = await compileMatmul(gpu, { type: "f16", variant, shape: [8, 8, 8] });
+    const batch = new Batch(gpu);
+    recordMatmul(batch, compiled, { a, b, product }, { scale: 20 });
+    batch.submit();
+    // 20 · Σ of 8 times 200 · (n − 3): −96000, −64000, −32000, 0 …
+    const row = [-65504, -64000, -32000, 0, 32000, 64000, 65504, 65504];
+    assert.deepEqual([...(await product.readFloats()).subarray(0, 8)], row);
+  });
+
+  Deno.test(`recordMatmul() in ${variant} is right with every tile that a tuner may take`, async () => {
+    const gpu = await sharedGpu();
+    const lack = missing(gpu, variant, "f32");
+    if (lack !== undefined) return console.log(`skipped: ${lack}`);
+    for (const shape of [[4, 24, 36], [132, 36, 132]] as const) {
+      for (const tile of matmulTiles(variant, shape)) {
+        await check(gpu, { variant, tile }, shape);
+        await check(gpu, { variant, tile, transposeA: true, transposeB: true }, shape);
+      }
     }
   });
 }
 
-Deno.test("recordMatmul() refuses shapes that do not fit", async () => {
+Deno.test("matmulVariant() follows adapter and shape, and says why", () => {
+  const adapter = (
+    isSoftware: boolean,
+    subgroupSize: number | undefined,
+    ...features: string[]
+  ): MatmulAdapter => ({ features: new Set(features), subgroupSize, adapter: { isSoftware } });
+  const lavapipe = adapter(true, 8, "subgroups", "shader-f16");
+  const swiftshader = adapter(true, 4, "subgroups");
+  const gpu = adapter(false, 32, "subgroups", "shader-f16");
+  const aligned = [64, 64, 64] as const;
+  const chosen = (of: MatmulAdapter, options: MatmulOptions, shape: MatmulShape) =>
+    Object.values(matmulVariant(of, options, shape)).join(": ");
+  assert.equal(
+    chosen(lavapipe, {}, aligned),
+    "subgroup8: a software adapter with subgroups of eight lanes",
+  );
+  assert.match(chosen(swiftshader, {}, aligned), /^plain: a software adapter/);
+  assert.equal(chosen(gpu, {}, aligned), "tiled: a GPU");
+  assert.equal(chosen(gpu, {}, [7, 64, 64]), "tiled: a GPU");
+  assert.equal(chosen(gpu, { transposeA: true }, [7, 64, 64]), "plain: M = 7 is no multiple of 4");
+  assert.equal(chosen(gpu, {}, [64, 3, 64]), "plain: K = 3 is no multiple of 4");
+  assert.equal(chosen(lavapipe, {}, [64, 64, 5]), "plain: N = 5 is no multiple of 4");
+});
+
+Deno.test("compileMatmul() without a shape serves all of them, with one that alone", async () => {
+  const gpu = await sharedGpu();
+  for (const shape of [[5, 7, 3], [36, 8, 40]] as const) {
+    await check(gpu, { shape: undefined }, shape);
+  }
+  const compiled = await compileMatmul(gpu, { shape: [8, 8, 8] });
+  const tensor = (...shape: number[]) => new Tensor(gpu, "f32", shape);
+  const odd = { a: tensor(2, 3), b: tensor(3, 4), product: tensor(2, 4) };
+  if (!compiled.variants.has("plain")) {
+    assert.throws(() => recordMatmul(new Batch(gpu), compiled, odd), /K = 3 is no multiple of 4/);
+  }
+});
+
+Deno.test("recordMatmul() refuses what does not fit together", async () => {
   const gpu = await sharedGpu();
   const compiled = await compileMatmul(gpu);
   const tensor = (...shape: number[]) => new Tensor(gpu, "f32", shape);
@@ -52,22 +288,23 @@ Deno.test("recordMatmul() refuses shapes that do not fit", async () => {
   for (
     const wrong of [
       { b: tensor(8, 4) },
-      { a: tensor(2, 3), b: tensor(3, 4) },
       { b: new Tensor(gpu, "u32", [4, 4]) },
       { product: tensor(4, 2) },
+      { product: tensor(8) },
+      { a: tensor(3, 2, 4), product: tensor(2, 2, 4) },
+      { bias: tensor(4) },
+      { residual: tensor(2, 4) },
     ]
-  ) assert.throws(() => recordMatmul(batch, compiled, { ...good, ...wrong }), RangeError);
-});
-
-Deno.test("recordMatmul() of no rows does nothing", async () => {
-  const gpu = await sharedGpu();
-  const product = new Tensor(gpu, "f32", [0, 4]);
-  const batch = new Batch(gpu);
-  recordMatmul(batch, await compileMatmul(gpu), {
-    a: new Tensor(gpu, "f32", [0, 4]),
-    b: new Tensor(gpu, "f32", [4, 4]),
-    product,
-  });
-  batch.submit();
-  assert.equal((await product.readFloats()).length, 0);
+  ) {
+    assert.throws(() => recordMatmul(batch, compiled, { ...good, ...wrong }), {
+      name: "RangeError",
+      message: /^Cannot multiply /,
+    });
+  }
+  const wanting = await compileMatmul(gpu, { bias: "columns", residual: "after" });
+  const more = { bias: tensor(4), residual: tensor(2, 4) };
+  recordMatmul(batch, wanting, { ...good, ...more });
+  for (const wrong of [{}, { ...more, bias: tensor(2) }, { ...more, residual: tensor(4) }]) {
+    assert.throws(() => recordMatmul(batch, wanting, { ...good, ...wrong }), RangeError);
+  }
 });
