@@ -3,6 +3,21 @@
 /** A closed ring of positions, the last one repeating the first. */
 export type ContourRing = [x: number, y: number][];
 
+/** What was traced of one piece: its outer ring, then its holes. */
+export type PieceRings = [ContourRing, ...ContourRing[]];
+
+/** A piece traced from marks. */
+export interface TracedPiece {
+  /** Which image of the batch; rings are in that image's pixels. */
+  readonly image: number;
+  /** The label that its marks carried. */
+  readonly label: number;
+  readonly rings: PieceRings;
+}
+
+/** Sides of a pixel that are on an outline, as kernels/contour_marks.wgsl has them. */
+const ABOVE = 1, RIGHT_OF = 2, BELOW = 4, LEFT_OF = 8;
+
 /**
  * Traces the pieces of a mask `[heightPx, widthPx]` along the pixels' edges and simplifies the
  * rings (Douglas & Peucker, Cartographica 10:112, 1973).
@@ -16,65 +31,121 @@ export function traceMask(
   widthPx: number,
   heightPx: number,
   tolerancePx = 0,
-): [ContourRing, ...ContourRing[]][] {
-  const inside = (x: number, y: number) =>
-    x >= 0 && y >= 0 && x < widthPx && y < heightPx && data[y * widthPx + x] !== 0;
-  const piece = label(data, widthPx, heightPx);
-  const stride = widthPx + 1;
-  // Edges go with the inside on their right; one bit for each direction that leaves a corner.
-  const RIGHT = 1, DOWN = 2, LEFT = 4, UP = 8;
-  const leaving = new Uint8Array(stride * (heightPx + 1));
-  for (let y = 0; y < heightPx; y++) {
-    for (let x = 0; x < widthPx; x++) {
-      if (!inside(x, y)) continue;
-      const corner = y * stride + x;
-      if (!inside(x, y - 1)) leaving[corner]! |= RIGHT;
-      if (!inside(x + 1, y)) leaving[corner + 1]! |= DOWN;
-      if (!inside(x, y + 1)) leaving[corner + stride + 1]! |= LEFT;
-      if (!inside(x - 1, y)) leaving[corner + stride]! |= UP;
+): PieceRings[] {
+  const labels = label(data, widthPx, heightPx);
+  const marks: number[] = [];
+  for (let y = 0, at = 0; y < heightPx; y++) {
+    for (let x = 0; x < widthPx; x++, at++) {
+      const of = labels[at]!;
+      if (of === 0) continue;
+      const sides = (y === 0 || labels[at - widthPx] !== of ? ABOVE : 0) +
+        (x === widthPx - 1 || labels[at + 1] !== of ? RIGHT_OF : 0) +
+        (y === heightPx - 1 || labels[at + widthPx] !== of ? BELOW : 0) +
+        (x === 0 || labels[at - 1] !== of ? LEFT_OF : 0);
+      if (sides !== 0) marks.push(16 * at + sides, of);
     }
   }
-  const step = { [RIGHT]: 1, [DOWN]: stride, [LEFT]: -1, [UP]: -stride } as Record<number, number>;
-  // Where two pieces touch at a corner two edges leave it: the right turn stays with its own piece.
-  const turns = {
-    [RIGHT]: [DOWN, RIGHT, UP],
-    [DOWN]: [LEFT, DOWN, RIGHT],
-    [LEFT]: [UP, LEFT, DOWN],
-    [UP]: [RIGHT, UP, LEFT],
-  } as Record<number, number[]>;
-  const pieces = new Map<number, { outer?: ContourRing; holes: ContourRing[] }>();
-  for (let start = 0; start < leaving.length; start++) {
-    while (leaving[start] !== 0) {
-      let direction = [RIGHT, DOWN, LEFT, UP].find((d) => leaving[start]! & d)!;
-      const [x0, y0] = [start % stride, Math.floor(start / stride)];
-      // The pixel on the right of the first edge says which piece this is.
-      const [px, py] = direction === RIGHT
-        ? [x0, y0]
-        : direction === DOWN
-        ? [x0 - 1, y0]
-        : direction === LEFT
-        ? [x0 - 1, y0 - 1]
-        : [x0, y0 - 1];
-      const owner = piece[py * widthPx + px]!;
+  return traceMarks(Uint32Array.from(marks), widthPx, heightPx, tolerancePx).map(({ rings }) =>
+    rings
+  );
+}
+
+/**
+ * Traces pieces as `traceMask` does, from the pixels along their outlines alone: what
+ * `readContourMarks` of the kernels gives, for a batch of images `[N, heightPx, widthPx]`.
+ * @param marks two words each, in any order: 16 · pixel + sides, and the label of a 4-connected piece.
+ * @returns pieces in the order of their labels.
+ * @throws {RangeError} where a label's marks are not the whole outline of one 4-connected piece.
+ */
+export function traceMarks(
+  marks: Uint32Array,
+  widthPx: number,
+  heightPx: number,
+  tolerancePx = 0,
+): TracedPiece[] {
+  // As numbers of 64 bits, low word first, they sort by label and then by pixel.
+  const sorted = marks.slice();
+  new BigUint64Array(sorted.buffer).sort();
+  const pieces: TracedPiece[] = [];
+  for (let from = 0, to = 0; from < sorted.length; from = to) {
+    const label = sorted[from + 1]!;
+    while (to < sorted.length && sorted[to + 1] === label) to += 2;
+    const image = Math.floor((sorted[from]! >>> 4) / (widthPx * heightPx));
+    const rings = tracePiece(sorted.subarray(from, to), widthPx, tolerancePx);
+    if (rings === undefined) {
+      throw new RangeError(
+        `Cannot trace the piece labelled ${label}: its marks are not the outline of one 4-connected piece`,
+      );
+    }
+    for (const position of rings.flat()) position[1] -= image * heightPx;
+    pieces.push({ image, label, rings });
+  }
+  return pieces;
+}
+
+/** Edges go with the inside on their right; one bit for each direction that leaves a corner. */
+const RIGHT = 1, DOWN = 2, LEFT = 4, UP = 8;
+
+/**
+ * Where a piece touches itself at a corner two edges leave it: the right turn keeps outlines of
+ * pixels that touch at a corner apart.
+ */
+const TURNS: Readonly<Record<number, readonly number[]>> = {
+  [RIGHT]: [DOWN, RIGHT, UP],
+  [DOWN]: [LEFT, DOWN, RIGHT],
+  [LEFT]: [UP, LEFT, DOWN],
+  [UP]: [RIGHT, UP, LEFT],
+};
+
+/** The rings of one piece from its marks by pixel; undefined where they are not one piece's. */
+function tracePiece(
+  marks: Uint32Array,
+  width: number,
+  tolerance: number,
+): PieceRings | undefined {
+  const stride = width + 1;
+  const leaving = new Map<number, number>();
+  const leave = (corner: number, direction: number) =>
+    leaving.set(corner, (leaving.get(corner) ?? 0) | direction);
+  for (let i = 0; i < marks.length; i += 2) {
+    const pixel = marks[i]! >>> 4, sides = marks[i]! & 15;
+    const corner = pixel + Math.floor(pixel / width);
+    if (sides & ABOVE) leave(corner, RIGHT);
+    if (sides & RIGHT_OF) leave(corner + 1, DOWN);
+    if (sides & BELOW) leave(corner + stride + 1, LEFT);
+    if (sides & LEFT_OF) leave(corner + stride, UP);
+  }
+  const step: Readonly<Record<number, number>> = {
+    [RIGHT]: 1,
+    [DOWN]: stride,
+    [LEFT]: -1,
+    [UP]: -stride,
+  };
+  let outer: ContourRing | undefined;
+  const holes: ContourRing[] = [];
+  for (const start of Uint32Array.from(leaving.keys()).sort()) {
+    while (leaving.get(start) !== 0) {
+      let direction = [RIGHT, DOWN, LEFT, UP].find((d) => leaving.get(start)! & d)!;
       const ring: ContourRing = [];
       let at = start, last = 0;
       do {
         if (direction !== last) ring.push([at % stride, Math.floor(at / stride)]);
-        leaving[at]! &= ~direction;
+        leaving.set(at, leaving.get(at)! & ~direction);
         at += step[direction]!;
         last = direction;
-        direction = turns[direction]!.find((d) => leaving[at]! & d) ?? 0;
+        const next = leaving.get(at) ?? 0;
+        direction = TURNS[direction]!.find((d) => next & d) ?? 0;
       } while (direction !== 0);
+      if (at !== start) return undefined;
       ring.push([...ring[0]!]);
-      const of = pieces.get(owner) ?? { holes: [] };
-      pieces.set(owner, of);
       // With y downwards a ring with its inside on the right has a positive area, a hole's negative.
-      const simple = simplify(ring, tolerancePx);
-      if (area(ring) > 0) of.outer = simple;
-      else of.holes.push(simple);
+      const simple = simplify(ring, tolerance);
+      if (area(ring) < 0) holes.push(simple);
+      else if (outer === undefined) outer = simple;
+      else return undefined;
     }
   }
-  return [...pieces.values()].map(({ outer, holes }) => [outer!, ...holes]);
+  return outer === undefined ? undefined : [outer, ...holes];
 }
 
 /** Labels 4-connected pieces from 1; 0 is outside. */

@@ -9,6 +9,7 @@ import {
   paddedChannels,
   recordConv2d,
 } from "../../kernels/conv2d.ts";
+import { contourMarksKernel, recordContourMarks } from "../../kernels/contour_marks.ts";
 import type { Gpu } from "../../kernels/device.ts";
 import type { Batch } from "../../kernels/kernel.ts";
 import { compileMatmul, recordMatmul } from "../../kernels/matmul.ts";
@@ -176,6 +177,21 @@ export function kernelCases(large: boolean): KernelCase[] {
     },
     componentsCase("of blobs", (x, y) => Math.sin(x / 9) * Math.sin(y / 7) > 0.2),
     componentsCase("of one piece", () => true),
+    {
+      name: `contour_marks of squares, ${SIDE}²`,
+      work: SIDE * SIDE * 4,
+      unit: "B",
+      async prepare(gpu) {
+        const pipeline = await contourMarksKernel.compile(gpu);
+        // Squares of 16 pixels, each of a label of its own: a quarter of all pixels are marked.
+        const label = (i: number) => 1 + (i % SIDE >> 4) + 64 * (i >> 14);
+        const values = Uint32Array.from({ length: SIDE * SIDE }, (_, i) => label(i));
+        const labels = Tensor.from(gpu, values, [1, SIDE, SIDE]);
+        const count = new Tensor(gpu, "u32", [1]);
+        const marks = new Tensor(gpu, "u32", [SIDE * SIDE / 4, 2]);
+        return (batch) => recordContourMarks(batch, pipeline, { labels, count, marks });
+      },
+    },
     {
       name: `peaks ${SIDE}² × 4`,
       work: SIDE * SIDE * 16,
