@@ -174,8 +174,7 @@ export interface CompiledConv2d {
     readonly type: "f32" | "f16";
     readonly bias: boolean;
     readonly residual: boolean;
-    readonly a: number;
-    readonly b: number;
+    readonly activation: ReturnType<typeof activationOf>;
   };
   readonly pipeline: Pipeline<AnyConvLiteral>;
   /** Pixels and vec4s of output channels that a workgroup computes, where it computes a tile. */
@@ -232,10 +231,14 @@ export function conv2dKernels(
   return [...(narrow ? wide.reverse() : wide), ...plain, ...tensor];
 }
 
-/** @throws {RangeError} where sizes are no whole numbers or groups do not divide the channels. */
-function checkShape(shape: Required<Conv2dShape>): void {
-  const { channels, outChannels, groups } = shape;
-  const { kernelHeight, kernelWidth, strideY, strideX, dilationY, dilationX } = shape;
+/**
+ * Options with their defaults.
+ * @throws {RangeError} where sizes are no whole numbers or groups do not divide the channels.
+ */
+export function resolveConv2d(options: Conv2dOptions): CompiledConv2d["options"] {
+  const { channels, outChannels, kernelHeight, kernelWidth, groups = 1 } = options;
+  const { strideY = 1, strideX = 1, dilationY = 1, dilationX = 1 } = options;
+  const { type = "f32", bias = false, residual = false, activation = "identity" } = options;
   const whole = [channels, outChannels, groups, strideY, strideX, dilationY, dilationX];
   if (
     !whole.every((size) => Number.isSafeInteger(size) && size > 0) ||
@@ -248,6 +251,11 @@ function checkShape(shape: Required<Conv2dShape>): void {
         `${dilationY} and ${dilationX}: whole numbers are needed, and groups that divide the channels`,
     );
   }
+  return {
+    ...{ channels, outChannels, kernelHeight, kernelWidth, groups },
+    ...{ strideY, strideX, dilationY, dilationX, type, bias, residual },
+    activation: activationOf(activation),
+  };
 }
 
 /**
@@ -255,19 +263,12 @@ function checkShape(shape: Required<Conv2dShape>): void {
  * @throws {RangeError} where the shape is none. @throws {KernelError} where the device fails or lacks
  * what the kernel needs.
  */
-export async function compileConv2d(gpu: Gpu, options: Conv2dOptions): Promise<CompiledConv2d> {
-  const { channels, outChannels, kernelHeight, kernelWidth, groups = 1 } = options;
-  const { strideY = 1, strideX = 1, dilationY = 1, dilationX = 1 } = options;
-  const { type = "f32", bias = false, residual = false } = options;
-  const shape = {
-    ...{ channels, outChannels, kernelHeight, kernelWidth, groups },
-    ...{ strideY, strideX, dilationY, dilationX },
-  };
-  checkShape(shape);
-  const name = options.kernel ?? conv2dKernels(gpu, options)[0]!;
-  const { code: activation, a, b } = activationOf(options.activation ?? "identity");
-  const overrides = { BIAS: bias, RESIDUAL: residual, ACTIVATION: activation };
-  const compiled = { kernel: name, options: { ...shape, type, bias, residual, a, b } };
+export async function compileConv2d(gpu: Gpu, given: Conv2dOptions): Promise<CompiledConv2d> {
+  const options = resolveConv2d(given);
+  const { channels, outChannels, groups, type, bias, residual, activation } = options;
+  const name = given.kernel ?? conv2dKernels(gpu, given)[0]!;
+  const overrides = { BIAS: bias, RESIDUAL: residual, ACTIVATION: activation.code };
+  const compiled = { kernel: name, options };
   if (name === "conv2d_tensor16" || name === "conv2d_tensor8") {
     if (type !== "f16") {
       throw new RangeError(`Cannot convolve ${type} with "${name}": it is of f16`);
@@ -469,8 +470,8 @@ export function dispatchConv2d(
       step_x: place.stepX ?? 1,
       from_y: place.fromY ?? 0,
       from_x: place.fromX ?? 0,
-      a: options.a,
-      b: options.b,
+      a: options.activation.a,
+      b: options.activation.b,
     },
     // A binding that is not read has to be bound nevertheless.
     bindings: { input, weights, bias, residual, output },

@@ -55,3 +55,100 @@ export function conv2d(
   }
   return { data, shape: [images, outHeight, outWidth, out] };
 }
+
+/**
+ * sums[n, s·y − pad + d·i, s·x − pad + d·j, o] = Σ_{c, i, j} input[n, y, x, c] ·
+ * weights[c, o − group · O/groups, i, j]: ONNX ConvTranspose-11 as it is defined, by scattering.
+ */
+export function convTranspose2d(
+  input: ArrayLike<number>,
+  [images, height, width, channels]: Shape4,
+  weights: ArrayLike<number>,
+  [, outEach, kernelHeight, kernelWidth]: Shape4,
+  { groups = 1, strides: [sy, sx] = [1, 1], dilations: [dy, dx] = [1, 1], pads = [0, 0, 0, 0] }:
+    ConvAttributes,
+  [morey, morex]: readonly [number, number] = [0, 0],
+): { data: Float64Array; shape: [number, number, number, number] } {
+  const [top, left, bottom, right] = pads;
+  const outHeight = sy * (height - 1) + morey + dy * (kernelHeight - 1) + 1 - top - bottom;
+  const outWidth = sx * (width - 1) + morex + dx * (kernelWidth - 1) + 1 - left - right;
+  const out = outEach * groups;
+  const data = new Float64Array(images * outHeight * outWidth * out);
+  for (let n = 0; n < images; n++) {
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        for (let c = 0; c < channels; c++) {
+          const value = input[((n * height + y) * width + x) * channels + c]!;
+          const first = Math.floor(c / (channels / groups)) * outEach;
+          for (let i = 0; i < kernelHeight; i++) {
+            const outY = y * sy - top + i * dy;
+            if (outY < 0 || outY >= outHeight) continue;
+            for (let j = 0; j < kernelWidth; j++) {
+              const outX = x * sx - left + j * dx;
+              if (outX < 0 || outX >= outWidth) continue;
+              const at = ((n * outHeight + outY) * outWidth + outX) * out + first;
+              for (let o = 0; o < outEach; o++) {
+                data[at + o]! += value *
+                  weights[((c * outEach + o) * kernelHeight + i) * kernelWidth + j]!;
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+  return { data, shape: [images, outHeight, outWidth, out] };
+}
+
+/** The same as `conv2d` with a depth: input [N, D, H, W, C], weights [O, C/groups, KD, KH, KW]. */
+export function conv3d(
+  input: ArrayLike<number>,
+  [images, depth, height, width, channels]: readonly [number, number, number, number, number],
+  weights: ArrayLike<number>,
+  [out, each, ...kernel]: readonly [number, number, number, number, number],
+  { groups, strides, dilations, before, behind }: {
+    groups: number;
+    strides: readonly [number, number, number];
+    dilations: readonly [number, number, number];
+    before: readonly [number, number, number];
+    behind: readonly [number, number, number];
+  },
+): { data: Float64Array; shape: [number, number, number, number, number] } {
+  const sizes = [depth, height, width];
+  const [od, oh, ow] = sizes.map((size, k) =>
+    Math.max(
+      0,
+      Math.floor(
+        (size + before[k]! + behind[k]! - dilations[k]! * (kernel[k]! - 1) - 1) / strides[k]!,
+      ) + 1,
+    )
+  ) as [number, number, number];
+  const data = new Float64Array(images * od * oh * ow * out);
+  let at = 0;
+  const axes = (to: readonly number[], visit: (z: number, y: number, x: number) => void) => {
+    for (let z = 0; z < to[0]!; z++) {
+      for (let y = 0; y < to[1]!; y++) for (let x = 0; x < to[2]!; x++) visit(z, y, x);
+    }
+  };
+  for (let n = 0; n < images; n++) {
+    axes([od, oh, ow], (...voxel) => {
+      for (let o = 0; o < out; o++) {
+        const first = Math.floor(o / (out / groups)) * each;
+        let sum = 0;
+        axes(kernel, (...tap) => {
+          const [z, y, x] = voxel.map((v, k) =>
+            v * strides[k]! - before[k]! + tap[k]! * dilations[k]!
+          );
+          if ([z, y, x].some((v, k) => v! < 0 || v! >= sizes[k]!)) return;
+          const from = (((n * depth + z!) * height + y!) * width + x!) * channels + first;
+          for (let c = 0; c < each; c++) {
+            const weight = ((o * each + c) * kernel[0] + tap[0]) * kernel[1] + tap[1];
+            sum += input[from + c]! * weights[weight * kernel[2] + tap[2]]!;
+          }
+        });
+        data[at++] = sum;
+      }
+    });
+  }
+  return { data, shape: [images, od, oh, ow, out] };
+}
