@@ -122,6 +122,16 @@ export class InterruptedError extends Error {
   }
 }
 
+/** Something that a model asks for and this version does not do. */
+export interface ModelProblem {
+  /** The node's name; that of a value where it is not about a node. */
+  readonly node: string;
+  /** The operator, with its domain where that is not ONNX's own; "" where it is not about a node. */
+  readonly operator: string;
+  /** Such as `attribute "mode" is "cubic"`; "" where it is the operator itself. */
+  readonly what: string;
+}
+
 /** A model's file is broken, or asks for what this version does not do; `node` and `operator` say where. */
 export class ModelError extends Error {
   override name = "ModelError";
@@ -129,13 +139,16 @@ export class ModelError extends Error {
   readonly node: string | undefined;
   /** The operator, such as "Conv", with its domain where that is not ONNX's own. */
   readonly operator: string | undefined;
+  /** All that is not supported, where the model was refused for that; else empty. */
+  readonly problems: readonly ModelProblem[];
   constructor(
     message: string,
-    details: { node?: string; operator?: string } = {},
+    details: { node?: string; operator?: string; problems?: readonly ModelProblem[] } = {},
     options?: ErrorOptions,
   ) {
     super(message, options);
     this.node = details.node;
     this.operator = details.operator;
+    this.problems = details.problems ?? [];
   }
 }

@@ -62,3 +62,23 @@ export interface Graph {
   readonly nodes: readonly Node[];
   readonly constants: ReadonlyMap<string, Constant>;
 }
+
+/** Names that a node reads, those that the graphs within it take from around them among them. */
+export function reads(node: Node): string[] {
+  const names = node.inputs.filter((name) => name !== "");
+  for (const value of node.attributes.values()) {
+    if (typeof value === "object" && "nodes" in value) names.push(...captures(value));
+  }
+  return names;
+}
+
+/** Names that a graph within a node takes from around it. */
+function captures(graph: Graph): Set<string> {
+  const own = new Set([...graph.inputs.map(({ name }) => name), ...graph.constants.keys()]);
+  for (const { outputs } of graph.nodes) outputs.forEach((name) => own.add(name));
+  const taken = new Set<string>();
+  const take = (name: string) => own.has(name) || taken.add(name);
+  for (const node of graph.nodes) reads(node).forEach(take);
+  for (const { name } of graph.outputs) take(name);
+  return taken;
+}

@@ -2,7 +2,7 @@
 
 import type { AttributeValue, Node } from "../graph.ts";
 import { ModelError } from "../../errors.ts";
-import type { DataType, HostTensor } from "../host_tensor.ts";
+import { type DataType, type HostTensor, isFloat, tensorOf } from "../host_tensor.ts";
 
 /** A value's type and concrete shape; `undefined` where it depends on data that only a run has. */
 export interface Typed {
@@ -18,13 +18,88 @@ export interface Input extends Typed {
 
 /** One operator; a file in this folder holds a family. */
 export interface Operator {
+  /** Attributes that it knows; a node with another is refused. */
+  readonly attributes: ReadonlySet<string>;
   /**
-   * Types and shapes of the node's outputs, as many as the node names.
+   * Types of the node's outputs, from the types of its inputs alone.
+   * @throws {ModelError} where attributes or types break the operator's specification.
+   */
+  types(node: NodeReader): readonly DataType[];
+  /**
+   * Types and shapes of the node's outputs, as many as the node names. A shape is undefined where
+   * it, or that of an input, depends on data.
    * @throws {ModelError} where attributes, types or shapes break the operator's specification.
    */
   infer(node: NodeReader): readonly Typed[];
-  /** Its value, in the specification's words and f64; for small tensors: shapes, indices, constants. */
-  evaluate?(node: NodeReader, inputs: readonly (HostTensor | undefined)[]): readonly HostTensor[];
+  /** Its value, in the specification's words and f64; slow for what is large. */
+  evaluate(node: NodeReader, inputs: readonly (HostTensor | undefined)[]): readonly HostTensor[];
+  /** Whether an output's element takes more than a step or two: constants are folded within bounds. */
+  readonly heavy: boolean;
+}
+
+/** How `define` is told of an operator. */
+interface Definition {
+  /** Names of its attributes in all versions, separated by spaces. */
+  readonly attributes?: string;
+  /** Fewest and most inputs. */
+  readonly inputs: readonly [number, number];
+  /** Most outputs; one where that is not said. */
+  readonly outputs?: number;
+  readonly heavy?: true;
+  /** Whether the first input must be of a floating-point type. */
+  readonly floats?: true;
+  /** Types of the outputs; the first input's where that is not said. */
+  types?(node: NodeReader): readonly DataType[];
+  /** Shapes of the outputs, where all of the inputs' are known; undefined for one that depends on data. */
+  shapes(node: NodeReader): readonly (readonly number[] | undefined)[];
+  /** Elements of the outputs, or tensors where a shape depends on data or a type holds more than f64 does. */
+  compute(
+    node: NodeReader,
+    inputs: readonly HostTensor[],
+    outputs: readonly Typed[],
+  ): readonly (HostTensor | ArrayLike<number>)[];
+}
+
+/** An operator of its definition: counts are checked, and what each version shares is done here. */
+export function define(definition: Definition): Operator {
+  const { inputs: [fewest, most], outputs: mostOutputs = 1 } = definition;
+  const types = (node: NodeReader) => {
+    const given = node.inputs.length;
+    if (given < fewest || given > most) throw node.fail(`it has ${given} inputs`);
+    if (node.node.outputs.length > mostOutputs) {
+      throw node.fail(`it has ${node.node.outputs.length} outputs`);
+    }
+    for (let i = 0; i < fewest; i++) node.input(i);
+    if (definition.floats && !isFloat(node.input(0).type)) {
+      throw node.fail(`type ${node.input(0).type}`);
+    }
+    const first = () => new Array<DataType>(mostOutputs).fill(node.input(0).type);
+    return (definition.types?.(node) ?? first()).slice(0, node.node.outputs.length);
+  };
+  const infer = (node: NodeReader): readonly Typed[] => {
+    const typed = types(node);
+    const open = node.inputs.some((input) => input !== undefined && input.shape === undefined);
+    const shapes = open ? [] : definition.shapes(node);
+    return typed.map((type, i) => ({ type, shape: shapes[i] }));
+  };
+  return {
+    attributes: new Set(definition.attributes?.split(" ")),
+    heavy: definition.heavy ?? false,
+    types,
+    infer,
+    evaluate: (node, inputs) => {
+      const typed = infer(node);
+      // Optional inputs that are left out are undefined: a definition that has them looks.
+      const computed = definition.compute(node, inputs as readonly HostTensor[], typed);
+      return typed.map(({ type, shape }, i) => {
+        const value = computed[i];
+        if (value === undefined) throw node.fail(`output ${i} is not computed`);
+        if ("data" in value) return value;
+        if (shape === undefined) throw node.fail(`output ${i} has no shape`);
+        return tensorOf(type, shape, value);
+      });
+    },
+  };
 }
 
 /** A node with what is known of its inputs: attributes read with their type checked. */

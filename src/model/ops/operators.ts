@@ -1,0 +1,17 @@
+/** Every operator that the engine knows, by name; behind its domain and a dot where that is not ONNX's own. */
+
+import { conv } from "./conv.ts";
+import { elementwise } from "./elementwise.ts";
+import { matmul } from "./matmul.ts";
+import { movement } from "./movement.ts";
+import { normalisation } from "./normalisation.ts";
+import type { Operator } from "./operator.ts";
+import { pool } from "./pool.ts";
+import { quantise } from "./quantise.ts";
+import { reduce } from "./reduce.ts";
+import { shape } from "./shape.ts";
+
+export const operators: ReadonlyMap<string, Operator> = new Map(
+  [conv, elementwise, matmul, movement, normalisation, pool, quantise, reduce, shape]
+    .flatMap((family) => Object.entries(family)),
+);
