@@ -5,6 +5,8 @@
 
 import code from "./matmul.wgsl" with { type: "text" };
 import codeSubgroup8 from "./matmul_subgroup8.wgsl" with { type: "text" };
+import codeTensor16 from "./matmul_tensor16.wgsl" with { type: "text" };
+import codeTensor8 from "./matmul_tensor8.wgsl" with { type: "text" };
 import codeTiled from "./matmul_tiled.wgsl" with { type: "text" };
 import { type Activation, activationOf } from "./activation.ts";
 import type { Gpu } from "./device.ts";
@@ -90,8 +92,38 @@ export const matmulSubgroup8Kernel = defineKernel({
   features: ["subgroups"],
 });
 
+const halves = { type: "array<vec4<f16>>", access: "read" } as const;
+const packed = { type: "array<vec4<u32>>", access: "read" } as const;
+const tensorLiteral = {
+  params,
+  bindings: {
+    a: packed,
+    b: packed,
+    bias: halves,
+    residual: halves,
+    product: { ...halves, access: "read_write" },
+  },
+  features: ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"],
+} as const;
+
+/** Subgroup matrices of 16 × 16 × 16 in subgroups of 32 lanes: NVIDIA. f16 only. */
+export const matmulTensor16Kernel = defineKernel({
+  ...tensorLiteral,
+  name: "matmul_tensor16",
+  code: codeTensor16,
+  overrides: { ...overrides, SUBGROUPS_X: 2, SUBGROUPS_Y: 4, DEPTH: 32, ...last },
+});
+
+/** Subgroup matrices of 8 × 8 × 8 in subgroups of eight lanes: Mesa 26's lavapipe. f16 only. */
+export const matmulTensor8Kernel = defineKernel({
+  ...tensorLiteral,
+  name: "matmul_tensor8",
+  code: codeTensor8,
+  overrides: { ...overrides, SUBGROUPS_X: 2, SUBGROUPS_Y: 4, DEPTH: 16, ...last },
+});
+
 /** Which of the kernels: `plain` is matmul.wgsl, the others are named like their files. */
-export type MatmulVariant = "plain" | "tiled" | "subgroup8";
+export type MatmulVariant = "plain" | "tiled" | "subgroup8" | "tensor16" | "tensor8";
 
 /** What a tile is made of: overrides of the variant's kernel. */
 export type MatmulTile = Readonly<Record<string, number>>;
@@ -113,8 +145,8 @@ export interface MatmulOptions {
   readonly residual?: "none" | "before" | "after";
   readonly activation?: Activation;
   /**
-   * The shape that is expected, by which variant and tile are chosen; others may be recorded too,
-   * those that need the plain kernel only where it was left out or needs it itself.
+   * The shape that is expected, by which variant and tile are chosen. Others may be recorded where
+   * the variant takes them: one without a multiple of four or eight only where none is given here.
    */
   readonly shape?: MatmulShape;
   /** Instead of what suits the adapter. */
@@ -134,14 +166,14 @@ interface CompiledVariant {
   readonly columns: number;
 }
 
-/** A product that was compiled: for `recordMatmul`. */
+/** A product that was compiled, by variants of which the first that can takes a shape: for `recordMatmul`. */
 export interface CompiledMatmul {
   readonly options: MatmulOptions;
   readonly variants: ReadonlyMap<MatmulVariant, CompiledVariant>;
 }
 
 /** What `matmulVariant` asks of an adapter. */
-export type MatmulAdapter = Pick<Gpu, "features" | "subgroupSize"> & {
+export type MatmulAdapter = Pick<Gpu, "features" | "subgroupSize" | "subgroupMatrixConfigs"> & {
   readonly adapter: Pick<Gpu["adapter"], "isSoftware">;
 };
 
@@ -157,12 +189,28 @@ function misaligned(
   return undefined;
 }
 
+/** What M, K and N must be multiples of where they lie side by side. */
+const ALIGNMENT = { plain: 1, tiled: 4, subgroup8: 4, tensor16: 8, tensor8: 8 } as const;
+
+/** The variant by subgroup matrices that an adapter has, if any. */
+function tensorVariant(
+  { subgroupSize, subgroupMatrixConfigs }: MatmulAdapter,
+): "tensor16" | "tensor8" | undefined {
+  const has = (side: number) =>
+    subgroupMatrixConfigs.some(({ componentType, resultComponentType, M, N, K }) =>
+      componentType === "f16" && resultComponentType === "f32" && [M, N, K].every((n) => n === side)
+    );
+  if (subgroupSize === 32 && has(16)) return "tensor16";
+  return subgroupSize === 8 && has(8) ? "tensor8" : undefined;
+}
+
 /** Which variant computes a shape on an adapter, and why. */
 export function matmulVariant(
-  { features, subgroupSize, adapter }: MatmulAdapter,
+  gpu: MatmulAdapter,
   options: MatmulOptions,
   shape: MatmulShape,
 ): { readonly variant: MatmulVariant; readonly reason: string } {
+  const { features, subgroupSize, adapter } = gpu;
   const odd = misaligned(options, shape, 4);
   if (odd !== undefined) return { variant: "plain", reason: odd };
   if (adapter.isSoftware) {
@@ -170,7 +218,13 @@ export function matmulVariant(
       ? { variant: "subgroup8", reason: "a software adapter with subgroups of eight lanes" }
       : { variant: "plain", reason: "a software adapter, where workgroup memory is slow" };
   }
-  return { variant: "tiled", reason: "a GPU" };
+  if (options.type !== "f16") return { variant: "tiled", reason: "a GPU, f32" };
+  const tensor = tensorVariant(gpu);
+  if (tensor === undefined) return { variant: "tiled", reason: "a GPU without f16 matrices" };
+  const odd8 = misaligned(options, shape, 8);
+  return odd8 === undefined
+    ? { variant: tensor, reason: "a GPU with f16 matrices" }
+    : { variant: "tiled", reason: odd8 };
 }
 
 /**
@@ -193,6 +247,20 @@ export function matmulTiles(variant: MatmulVariant, [rows, , columns]: MatmulSha
       const many = Math.ceil(rows / 128) * Math.ceil(columns / 128) >= 256;
       return many ? [large, middle, small] : [small, middle, large];
     }
+    case "tensor16": {
+      const tile = (SUBGROUPS_Y: number, SUBGROUPS_X: number, DEPTH = 32) => ({
+        ...{ SUBGROUPS_Y, SUBGROUPS_X, DEPTH },
+      });
+      const small = tile(2, 1); // 64 × 64
+      const middle = tile(4, 1); // 128 × 64
+      const large = [tile(4, 2), tile(4, 2, 64), tile(4, 4)]; // 128 × 128, 128 × 256
+      const many = Math.ceil(rows / 128) * Math.ceil(columns / 128) >= 256;
+      return many ? [...large, middle, small] : [small, middle, ...large];
+    }
+    case "tensor8": // 64 × 64, 32 × 32
+      return [{ SUBGROUPS_Y: 4, SUBGROUPS_X: 2, DEPTH: 16 }, {
+        ...{ SUBGROUPS_Y: 2, SUBGROUPS_X: 1, DEPTH: 16 },
+      }];
   }
 }
 
@@ -205,6 +273,11 @@ function sidesOf(variant: MatmulVariant, tile: MatmulTile): { rows: number; colu
       return { rows: tile.ROWS!, columns: 32 };
     case "tiled":
       return { rows: 8 * tile.Y!, columns: 4 * tile.WIDTH! * tile.X! };
+    case "tensor16":
+    case "tensor8": {
+      const side = variant === "tensor16" ? 16 : 8;
+      return { rows: 2 * side * tile.SUBGROUPS_Y!, columns: 4 * side * tile.SUBGROUPS_X! };
+    }
   }
 }
 
@@ -212,6 +285,8 @@ const KERNELS = {
   plain: matmulKernel,
   tiled: matmulTiledKernel,
   subgroup8: matmulSubgroup8Kernel,
+  tensor16: matmulTensor16Kernel,
+  tensor8: matmulTensor8Kernel,
 } as const;
 
 /** Stands for any shape where none is given: aligned and large. */
@@ -221,6 +296,7 @@ const ANY_SHAPE: MatmulShape = [4096, 4096, 4096];
  * Compiles what suits the adapter and the expected shape; where no shape is given, what large ones
  * want and the plain kernel for those that it cannot take.
  * @throws {KernelError} where the device fails or lacks what the variant needs.
+ * @throws {RangeError} where the variant that is asked for does not take the shape.
  */
 export async function compileMatmul(
   gpu: Gpu,
@@ -228,9 +304,11 @@ export async function compileMatmul(
 ): Promise<CompiledMatmul> {
   const { type = "f32", bias = "none", residual = "none", activation = "identity" } = options;
   const shape = options.shape ?? ANY_SHAPE;
-  const variant = misaligned(options, shape, 4) !== undefined
-    ? "plain"
-    : options.variant ?? matmulVariant(gpu, options, shape).variant;
+  const variant = options.variant ?? matmulVariant(gpu, options, shape).variant;
+  const odd = misaligned(options, shape, ALIGNMENT[variant]);
+  if (odd !== undefined || (type !== "f16" && /^tensor/.test(variant))) {
+    throw new RangeError(`Cannot compile a matmul by "${variant}": ${odd ?? "it is of f16 only"}`);
+  }
   const constants = {
     TRANSPOSE_A: options.transposeA ?? false,
     TRANSPOSE_B: options.transposeB ?? false,
@@ -241,12 +319,13 @@ export async function compileMatmul(
   };
   const compile = async (variant: MatmulVariant, tile: MatmulTile): Promise<CompiledVariant> => {
     const kernel = KERNELS[variant] as typeof matmulTiledKernel;
-    const pipeline = await kernel.compile(gpu, { ...constants, ...tile }, { Element: type });
+    const types = kernel.literal.aliases === undefined ? {} : { Element: type };
+    const pipeline = await kernel.compile(gpu, { ...constants, ...tile }, types);
     return { pipeline: pipeline as unknown as MatmulPipeline, ...sidesOf(variant, tile) };
   };
   const wanted = new Map<MatmulVariant, MatmulTile>();
-  if (options.shape === undefined) wanted.set("plain", matmulTiles("plain", shape)[0]!);
   wanted.set(variant, options.tile ?? matmulTiles(variant, shape)[0]!);
+  if (options.shape === undefined) wanted.set("plain", matmulTiles("plain", shape)[0]!);
   const compiled = await Promise.all(
     [...wanted].map(async ([variant, tile]) => [variant, await compile(variant, tile)] as const),
   );
@@ -325,12 +404,15 @@ export function recordMatmul(
     batch = 1;
     aBatch = 0;
   }
-  const odd = misaligned(options, [rows, inner, columns], 4);
-  const fast = [...variants.keys()].find((variant) => variant !== "plain");
-  const variant = odd === undefined && fast !== undefined ? fast : "plain";
-  const compiled = variants.get(variant);
+  const shape = [rows, inner, columns] as const;
+  const compiled = [...variants].find(([variant]) =>
+    misaligned(options, shape, ALIGNMENT[variant]) === undefined
+  )?.[1];
   if (compiled === undefined) {
-    throw refuse(`${odd ?? "no variant was compiled"}, and another shape was compiled for`);
+    const [first] = variants.keys();
+    throw refuse(
+      `${misaligned(options, shape, ALIGNMENT[first!])}, and another shape was compiled for`,
+    );
   }
   const across = Math.ceil(columns / compiled.columns);
   const down = Math.ceil(rows / compiled.rows);

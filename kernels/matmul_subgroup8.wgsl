@@ -7,7 +7,8 @@
 // residual  [B, M, N], added before the activation or after it
 // product   [B, M, N]
 //
-// All of Element, K and N multiples of four, M too where TRANSPOSE_A, sums in f32; f16 saturates at its largest value, since WGSL knows no infinity.
+// All of Element, K and N multiples of four, M too where TRANSPOSE_A. Sums are f32; f16 saturates at
+// its largest value, since WGSL knows no infinity.
 // Where there is no bias or residual, any buffer may be bound in its place.
 //
 // A subgroup, which is a workgroup, computes ROWS (8, 16 or 32) rows × 32 columns: a lane holds four

@@ -7,7 +7,8 @@
 // residual  [B, M, N], added before the activation or after it
 // product   [B, M, N]
 //
-// All of Element, K and N multiples of four, M too where TRANSPOSE_A, sums in f32; f16 saturates at its largest value, since WGSL knows no infinity.
+// All of Element, K and N multiples of four, M too where TRANSPOSE_A. Sums are f32; f16 saturates at
+// its largest value, since WGSL knows no infinity.
 // Where there is no bias or residual, any buffer may be bound in its place.
 //
 // An invocation computes 8 rows × 4 · WIDTH columns in registers, a workgroup Y · 8 rows × X · 4 · WIDTH

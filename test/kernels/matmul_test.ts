@@ -26,11 +26,27 @@ interface Case extends MatmulOptions {
   readonly scale?: number;
 }
 
-const VARIANTS = ["plain", "tiled", "subgroup8"] as const satisfies MatmulVariant[];
+const VARIANTS = [
+  "plain",
+  "tiled",
+  "subgroup8",
+  "tensor16",
+  "tensor8",
+] as const satisfies MatmulVariant[];
 
 /** Why an adapter cannot run a variant, if so. */
 function missing(gpu: Gpu, variant: MatmulVariant, type: "f32" | "f16"): string | undefined {
   if (type === "f16" && !gpu.features.has("shader-f16")) return "no f16";
+  if (variant === "tensor16" || variant === "tensor8") {
+    const side = Number(variant.slice(6));
+    if (
+      !gpu.subgroupMatrixConfigs.some(({ M, componentType }) =>
+        M === side && componentType === "f16"
+      )
+    ) {
+      return `no matrices of ${side} × ${side}`;
+    }
+  }
   if (variant === "subgroup8" && gpu.subgroupSize !== 8) return "no subgroups of eight lanes";
   return undefined;
 }
@@ -145,11 +161,21 @@ const ALIGNED: MatmulShape[] = [
   [129, 20, 68],
   [5, 0, 8],
 ];
+const ALIGNED_8: MatmulShape[] = [
+  [1, 8, 8],
+  [7, 16, 24],
+  [31, 24, 40],
+  [33, 32, 64],
+  [61, 104, 72],
+  [129, 40, 136],
+  [5, 0, 8],
+];
+const ALIGNED_8_ROWS: MatmulShape[] = [[8, 8, 8], [24, 16, 40], [72, 104, 56], [136, 40, 264]];
 /** Where a is transposed M must be a multiple of four too. */
 const ALIGNED_ROWS: MatmulShape[] = [[4, 4, 4], [28, 12, 36], [36, 100, 28], [132, 20, 68]];
 
 for (const variant of VARIANTS) {
-  for (const type of ["f32", "f16"] as const) {
+  for (const type of variant.startsWith("tensor") ? ["f16"] as const : ["f32", "f16"] as const) {
     Deno.test(`recordMatmul() in ${variant}, ${type}, is the sum of products, transposed or not`, async () => {
       const gpu = await sharedGpu();
       const lack = missing(gpu, variant, type);
@@ -158,6 +184,8 @@ for (const variant of VARIANTS) {
         for (const transposeB of [false, true]) {
           const shapes = variant === "plain"
             ? [...ODD, ...ALIGNED]
+            : variant.startsWith("tensor")
+            ? transposeA ? ALIGNED_8_ROWS : ALIGNED_8
             : transposeA
             ? ALIGNED_ROWS
             : ALIGNED;
@@ -183,7 +211,7 @@ for (const variant of VARIANTS) {
       ];
       // What differs between the types is the store, so f16 needs no more than two.
       for (const epilogue of type === "f16" ? epilogues.slice(1, 3) : epilogues) {
-        await check(gpu, { variant, type, ...epilogue }, [36, 24, 40]);
+        await check(gpu, { variant, type, ...epilogue }, [40, 24, 48]);
         if (variant === "plain") await check(gpu, { variant, type, ...epilogue }, [35, 7, 13]);
       }
     });
@@ -192,7 +220,7 @@ for (const variant of VARIANTS) {
       const gpu = await sharedGpu();
       const lack = missing(gpu, variant, type);
       if (lack !== undefined) return console.log(`skipped: ${lack}`);
-      const shape = [36, 8, 40] as const;
+      const shape = [40, 8, 48] as const;
       for (
         const one of [{}, { oneA: true }, { oneB: true }, { oneA: true, oneB: true }] as Case[]
       ) {
@@ -230,39 +258,73 @@ for (const variant of VARIANTS) {
 
   Deno.test(`recordMatmul() in ${variant} is right with every tile that a tuner may take`, async () => {
     const gpu = await sharedGpu();
-    const lack = missing(gpu, variant, "f32");
+    const type = variant.startsWith("tensor") ? "f16" : "f32";
+    const lack = missing(gpu, variant, type);
     if (lack !== undefined) return console.log(`skipped: ${lack}`);
-    for (const shape of [[4, 24, 36], [132, 36, 132]] as const) {
+    for (const shape of [[8, 24, 40], [136, 40, 136]] as const) {
       for (const tile of matmulTiles(variant, shape)) {
-        await check(gpu, { variant, tile }, shape);
-        await check(gpu, { variant, tile, transposeA: true, transposeB: true }, shape);
+        await check(gpu, { variant, type, tile }, shape);
+        await check(gpu, { variant, type, tile, transposeA: true, transposeB: true }, shape);
       }
     }
   });
 }
 
 Deno.test("matmulVariant() follows adapter and shape, and says why", () => {
-  const adapter = (
-    isSoftware: boolean,
-    subgroupSize: number | undefined,
-    ...features: string[]
-  ): MatmulAdapter => ({ features: new Set(features), subgroupSize, adapter: { isSoftware } });
-  const lavapipe = adapter(true, 8, "subgroups", "shader-f16");
-  const swiftshader = adapter(true, 4, "subgroups");
-  const gpu = adapter(false, 32, "subgroups", "shader-f16");
+  const config = (side: number) => ({
+    ...{ componentType: "f16", resultComponentType: "f32", M: side, N: side, K: side },
+  });
+  const lavapipe: MatmulAdapter = {
+    features: new Set(["subgroups", "shader-f16"]),
+    subgroupSize: 8,
+    subgroupMatrixConfigs: [config(8)],
+    adapter: { isSoftware: true },
+  };
+  const swiftshader: MatmulAdapter = {
+    features: new Set(["subgroups"]),
+    subgroupSize: 4,
+    subgroupMatrixConfigs: [],
+    adapter: { isSoftware: true },
+  };
+  const gpu: MatmulAdapter = { ...swiftshader, subgroupSize: 32, adapter: { isSoftware: false } };
+  const nvidia: MatmulAdapter = { ...gpu, subgroupMatrixConfigs: [config(16), config(8)] };
+  const small: MatmulAdapter = { ...gpu, subgroupSize: 8, subgroupMatrixConfigs: [config(8)] };
+  const f16 = { type: "f16" } as const;
   const aligned = [64, 64, 64] as const;
-  const chosen = (of: MatmulAdapter, options: MatmulOptions, shape: MatmulShape) =>
-    Object.values(matmulVariant(of, options, shape)).join(": ");
-  assert.equal(
-    chosen(lavapipe, {}, aligned),
-    "subgroup8: a software adapter with subgroups of eight lanes",
+  for (
+    const [of, options, shape, expected] of [
+      [lavapipe, {}, aligned, "subgroup8: a software adapter with subgroups of eight lanes"],
+      [lavapipe, f16, aligned, "subgroup8: a software adapter with subgroups of eight lanes"],
+      [lavapipe, {}, [64, 64, 5], "plain: N = 5 is no multiple of 4"],
+      [swiftshader, {}, aligned, "plain: a software adapter, where workgroup memory is slow"],
+      [gpu, {}, aligned, "tiled: a GPU, f32"],
+      [gpu, f16, aligned, "tiled: a GPU without f16 matrices"],
+      [gpu, {}, [7, 64, 64], "tiled: a GPU, f32"],
+      [gpu, { transposeA: true }, [7, 64, 64], "plain: M = 7 is no multiple of 4"],
+      [gpu, {}, [64, 3, 64], "plain: K = 3 is no multiple of 4"],
+      [nvidia, {}, aligned, "tiled: a GPU, f32"],
+      [nvidia, f16, aligned, "tensor16: a GPU with f16 matrices"],
+      [nvidia, f16, [64, 64, 68], "tiled: N = 68 is no multiple of 8"],
+      [small, f16, aligned, "tensor8: a GPU with f16 matrices"],
+    ] as [MatmulAdapter, MatmulOptions, MatmulShape, string][]
+  ) {
+    const { variant, reason } = matmulVariant(of, options, shape);
+    assert.equal(`${variant}: ${reason}`, expected);
+  }
+});
+
+Deno.test("matmul_tensor16.wgsl and matmul_tensor8.wgsl differ by their sizes alone", () => {
+  const [text16, text8] = [16, 8].map((side) =>
+    Deno.readTextFileSync(new URL(`../../kernels/matmul_tensor${side}.wgsl`, import.meta.url))
   );
-  assert.match(chosen(swiftshader, {}, aligned), /^plain: a software adapter/);
-  assert.equal(chosen(gpu, {}, aligned), "tiled: a GPU");
-  assert.equal(chosen(gpu, {}, [7, 64, 64]), "tiled: a GPU");
-  assert.equal(chosen(gpu, { transposeA: true }, [7, 64, 64]), "plain: M = 7 is no multiple of 4");
-  assert.equal(chosen(gpu, {}, [64, 3, 64]), "plain: K = 3 is no multiple of 4");
-  assert.equal(chosen(lavapipe, {}, [64, 64, 5]), "plain: N = 5 is no multiple of 4");
+  const adapted = text16!
+    .replace("matrices of 16 × 16 × 16", "matrices of 8 × 8 × 8")
+    .replace("subgroups of 32 lanes", "subgroups of 8 lanes")
+    .replace("override DEPTH: u32 = 32;", "override DEPTH: u32 = 16;")
+    .replace("const SIDE = 16u;", "const SIDE = 8u;")
+    .replace("const LANES = 32u;", "const LANES = 8u;")
+    .replace("fn matmul_tensor16(", "fn matmul_tensor8(");
+  assert.equal(adapted, text8);
 });
 
 Deno.test("compileMatmul() without a shape serves all of them, with one that alone", async () => {
@@ -270,6 +332,14 @@ Deno.test("compileMatmul() without a shape serves all of them, with one that alo
   for (const shape of [[5, 7, 3], [36, 8, 40]] as const) {
     await check(gpu, { shape: undefined }, shape);
   }
+  await assert.rejects(
+    compileMatmul(gpu, { variant: "tiled", shape: [8, 3, 8] }),
+    /^RangeError: Cannot compile a matmul by "tiled": K = 3 is no multiple of 4$/,
+  );
+  await assert.rejects(
+    compileMatmul(gpu, { variant: "tensor16" }),
+    /^RangeError: Cannot compile a matmul by "tensor16": it is of f16 only$/,
+  );
   const compiled = await compileMatmul(gpu, { shape: [8, 8, 8] });
   const tensor = (...shape: number[]) => new Tensor(gpu, "f32", shape);
   const odd = { a: tensor(2, 3), b: tensor(3, 4), product: tensor(2, 4) };
