@@ -17,7 +17,8 @@ import {
   type Recorder,
   rowOfWorkgroups,
 } from "./kernel.ts";
-import type { Tensor } from "./tensor.ts";
+import { Tensor } from "./tensor.ts";
+import { randomTensor, sizeClass, type Tuner } from "./tuner.ts";
 
 const params = {
   rows: "u32",
@@ -330,6 +331,43 @@ export async function compileMatmul(
     [...wanted].map(async ([variant, tile]) => [variant, await compile(variant, tile)] as const),
   );
   return { options, variants: new Map(compiled) };
+}
+
+/**
+ * The tile that is fastest for an expected shape, timed where the tuner does not know it yet: for
+ * `tile` of the same options. Transpositions count, what follows the sum does not.
+ * @throws {KernelError} where the device fails.
+ */
+export function tuneMatmul(
+  tuner: Tuner,
+  { type = "f32", transposeA = false, transposeB = false, ...rest }: MatmulOptions,
+  shape: MatmulShape,
+): Promise<MatmulTile> {
+  const { gpu } = tuner;
+  const options = { type, transposeA, transposeB };
+  const variant = rest.variant ?? matmulVariant(gpu, options, shape).variant;
+  // A class's sizes are multiples of eight at least, so that every variant takes them.
+  const [rows, inner, columns] = shape.map((size) => Math.max(8, sizeClass(size))) as [
+    number,
+    number,
+    number,
+  ];
+  const timed: MatmulShape = [rows, inner, columns];
+  const key = `${KERNELS[variant].literal.name} ${type} ${transposeA ? "t" : "n"}${
+    transposeB ? "t" : "n"
+  } ${timed.join("×")}`;
+  return tuner.pick(key, matmulTiles(variant, shape), async (tile) => {
+    const compiled = await compileMatmul(gpu, { ...options, variant, tile, shape: timed });
+    const tensors = {
+      a: randomTensor(gpu, type, transposeA ? [inner, rows] : [rows, inner]),
+      b: randomTensor(gpu, type, transposeB ? [columns, inner] : [inner, columns]),
+      product: new Tensor(gpu, type, [rows, columns]),
+    };
+    return {
+      record: (recorder) => recordMatmul(recorder, compiled, tensors),
+      destroy: () => Object.values(tensors).forEach((tensor) => tensor.destroy()),
+    };
+  });
 }
 
 /** What a product reads and writes, all of one type; which of bias and residual, the options say. */
