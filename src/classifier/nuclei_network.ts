@@ -14,7 +14,7 @@ import {
 import type { Gpu } from "../../kernels/device.ts";
 import { Batch } from "../../kernels/kernel.ts";
 import { compileNormalise, HAEMATOXYLIN_EOSIN, recordNormalise } from "../../kernels/normalise.ts";
-import { peakCapacity, peaksKernel, recordPeaks } from "../../kernels/peaks.ts";
+import { compilePeaks, peakCapacity, readPeaks, recordPeaks } from "../../kernels/peaks.ts";
 import { Tensor } from "../../kernels/tensor.ts";
 import type { Picture } from "../slide/slide.ts";
 
@@ -67,7 +67,7 @@ type Compiled = {
   smooth: CompiledConv2d;
   filterRows: CompiledConv2d;
   filterColumns: CompiledConv2d;
-  peaks: Awaited<ReturnType<typeof peaksKernel.compile>>;
+  peaks: Awaited<ReturnType<typeof compilePeaks>>;
 };
 
 /** The network on one device, for one scale and size of tile. Tiles go through it one after the other. */
@@ -135,7 +135,7 @@ export class NucleiNetwork {
       }),
       compileConv2d(gpu, { channels: 4, outChannels: 8, kernelHeight: 1, kernelWidth: length }),
       compileConv2d(gpu, { channels: 8, outChannels: 4, kernelHeight: length, kernelWidth: 1 }),
-      peaksKernel.compile(gpu, { RADIUS: PEAK_RADIUS }),
+      compilePeaks(gpu, { radius: PEAK_RADIUS }),
     ]);
     const compiled = { normalise, smooth, filterRows, filterColumns, peaks };
     return new NucleiNetwork(gpu, compiled, mpp, geometry);
@@ -188,14 +188,13 @@ export class NucleiNetwork {
       threshold,
     );
     batch.submit();
-    const [counted, values] = await Promise.all([count.readBytes(), found.readFloats()]);
-    const met = Math.min(new Uint32Array(counted)[0]!, found.shape[0]!);
-    return Array.from({ length: met }, (_, i) => ({
+    const [ofCore] = await readPeaks({ count, found });
+    return ofCore!.map(({ x, y, score, channel }) => ({
       // A map pixel is the middle of `stride` model pixels.
-      x: (values[4 * i]! - from + 0.5) * stride,
-      y: (values[4 * i + 1]! - from + 0.5) * stride,
-      response: values[4 * i + 2]!,
-      radiusUm: RADII_UM[values[4 * i + 3]! as 0 | 1 | 2 | 3],
+      x: (x - from + 0.5) * stride,
+      y: (y - from + 0.5) * stride,
+      response: score,
+      radiusUm: RADII_UM[channel as 0 | 1 | 2 | 3],
     }));
   }
 

@@ -21,8 +21,9 @@ import {
   type NormaliseOptions,
   recordNormalise,
 } from "../../kernels/normalise.ts";
-import { peakCapacity, peaksKernel, recordPeaks } from "../../kernels/peaks.ts";
+import { compilePeaks, peakCapacity, recordPeaks } from "../../kernels/peaks.ts";
 import { stainHistogramKernel, TISSUE_LEVELS } from "../../kernels/stain.ts";
+import { recordSuppressPoints, suppressPointsKernel } from "../../kernels/suppress.ts";
 import { Tensor } from "../../kernels/tensor.ts";
 import { bytes, floats } from "../reference/random.ts";
 
@@ -197,13 +198,32 @@ export function kernelCases(large: boolean): KernelCase[] {
       work: SIDE * SIDE * 16,
       unit: "B",
       async prepare(gpu) {
-        const pipeline = await peaksKernel.compile(gpu);
+        const pipeline = await compilePeaks(gpu);
         const scores = Tensor.from(gpu, floats(SIDE * SIDE * 4, 1), [SIDE, SIDE, 4]);
         const count = new Tensor(gpu, "u32", [1]);
         const found = new Tensor(gpu, "f32", [peakCapacity(SIDE, SIDE, 2), 4]);
         const core = { x: 0, y: 0, width: SIDE, height: SIDE };
         // A hundredth of random pixels pass: as dense as candidates on tissue.
         return (batch) => recordPeaks(batch, pipeline, { scores, count, found }, core, 0.995);
+      },
+    },
+    {
+      name: "suppress_points, 8 × 2048",
+      // Each round reads what a pair of points is compared by; a few rounds do.
+      work: 8 * 2048 * 2048 * 32,
+      unit: "B",
+      async prepare(gpu) {
+        const pipeline = await suppressPointsKernel.compile(gpu);
+        const shape = [8, 2048, 4];
+        const found = Tensor.from(
+          gpu,
+          floats(8 * 2048 * 4, 1).map((v, i) => i % 4 === 3 ? 0 : 256 * (v + 1)),
+          shape,
+        );
+        const count = Tensor.from(gpu, new Uint32Array(8).fill(2048), [8]);
+        const reach = Tensor.from(gpu, Float32Array.of(8), [1]);
+        const kept = new Tensor(gpu, "u32", [8, 2048]);
+        return (batch) => recordSuppressPoints(batch, pipeline, { found, count, reach, kept });
       },
     },
   ];

@@ -12,8 +12,8 @@ import { openSlide } from "../../src/slide/open.ts";
 import type { Picture } from "../../src/slide/slide.ts";
 import { MemorySource } from "../../src/slide/source.ts";
 import { sharedGpu } from "../kernels/gpu.ts";
-import * as reference from "../reference/kernels.ts";
 import { normalise } from "../reference/normalise.ts";
+import { peaks } from "../reference/peaks.ts";
 import { uniform } from "../reference/random.ts";
 
 const NO_RESAMPLING: Resample = { shiftX: 0, shiftY: 0, ratio: 1 };
@@ -168,7 +168,7 @@ Deno.test("NucleiNetwork.find() finds what its formula says, in f64", async () =
     const at = haloPx / stride, core = corePx / stride;
     const best = (x: number, y: number) =>
       Math.max(...map.subarray(4 * (y * size + x), 4 * (y * size + x) + 4));
-    const expected = reference.peaks(
+    const expected = peaks(
       map,
       [size, size],
       { x: at, y: at, width: core, height: core },
