@@ -34,8 +34,8 @@ export interface ReadOptions {
   readonly check?: (graph: Graph) => readonly ModelProblem[];
 }
 
-/** Versions of ONNX's operator set that are read; those before 7 broadcast in a way of their own. */
-const OLDEST_OPSET = 6;
+/** Versions of ONNX's operator set that are read. What was otherwise before 6 has attributes or inputs that are refused. */
+const OLDEST_OPSET = 1;
 const NEWEST_OPSET = 25;
 /** Nodes once functions are inlined, which a small file could make many. */
 const MAX_NODES = 1 << 20;

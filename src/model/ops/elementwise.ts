@@ -363,19 +363,11 @@ export const elementwise: Readonly<Record<string, Operator>> = {
     attributes: "ratio seed is_test consumed_inputs",
     types: (node) => {
       const { type } = node.input(0);
-      const training = node.inputs[2]?.known;
-      if (training !== undefined && Number(training.data[0]) !== 0) {
-        throw node.fail("training_mode is on");
-      }
+      checkInference(node);
       return [type, node.node.opset < 10 ? type : "bool"];
     },
     shapes: (node) => [node.shape(0), node.shape(0)],
-    compute: (node, [x, , training]) => {
-      if (training !== undefined && Number(training.data[0]) !== 0) {
-        throw node.fail("training_mode is on");
-      }
-      return [x!, new Uint8Array(x!.data.length).fill(1)];
-    },
+    compute: (_, [x]) => [x!, new Uint8Array(x!.data.length).fill(1)],
   }),
 
   Add: binary((a, b) => a + b, (a, b) => a + b),
@@ -456,6 +448,14 @@ export const elementwise: Readonly<Record<string, Operator>> = {
     return (x) => x * sigmoid(alpha * x);
   }),
 };
+
+/** Dropout is a copy, unless something is trained. Source: ONNX Dropout-13. */
+function checkInference(node: NodeReader): void {
+  const training = node.inputs[2];
+  if (training === undefined) return;
+  if (training.known === undefined) throw node.fail("training_mode depends on data");
+  if (Number(training.known.data[0]) !== 0) throw node.fail("training_mode is on");
+}
 
 /** The slope's shape as it broadcasts: before version 7 it lies along the channels. Source: ONNX PRelu-6, PRelu-16. */
 export function preluSlopeShape(node: NodeReader): readonly number[] {

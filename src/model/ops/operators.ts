@@ -9,9 +9,23 @@ import type { Operator } from "./operator.ts";
 import { pool } from "./pool.ts";
 import { quantise } from "./quantise.ts";
 import { reduce } from "./reduce.ts";
+import { resizing } from "./resize.ts";
+import { selection } from "./selection.ts";
 import { shape } from "./shape.ts";
 
 export const operators: ReadonlyMap<string, Operator> = new Map(
-  [conv, elementwise, matmul, movement, normalisation, pool, quantise, reduce, shape]
+  [
+    conv,
+    elementwise,
+    matmul,
+    movement,
+    normalisation,
+    pool,
+    quantise,
+    reduce,
+    resizing,
+    selection,
+    shape,
+  ]
     .flatMap((family) => Object.entries(family)),
 );

@@ -86,7 +86,10 @@ export const quantise: Readonly<Record<string, Operator>> = {
       const [low, high] = quantisedRange(node, out!.type);
       return [
         Float64Array.from(numbersOf(x!), (v, i) => {
-          return Math.min(high, Math.max(low, roundHalfToEven(v / scales(i)) + zeros(i)));
+          return Math.min(
+            high,
+            Math.max(low, roundHalfToEven(Math.fround(v / scales(i))) + zeros(i)),
+          );
         }),
       ];
     },
@@ -119,9 +122,9 @@ export const quantise: Readonly<Record<string, Operator>> = {
       let [low, high] = [0, 0];
       for (const v of values) [low, high] = [Math.min(low, v), Math.max(high, v)];
       const scale = Math.fround((high - low) / 255) || 1;
-      const zero = Math.min(255, Math.max(0, roundHalfToEven(-low / scale)));
+      const zero = Math.min(255, Math.max(0, roundHalfToEven(Math.fround(-low / scale))));
       const y = Float64Array.from(values, (v) => {
-        return Math.min(255, Math.max(0, roundHalfToEven(v / scale) + zero));
+        return Math.min(255, Math.max(0, roundHalfToEven(Math.fround(v / scale)) + zero));
       });
       return [y, [scale], [zero]];
     },
