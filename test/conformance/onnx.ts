@@ -11,6 +11,8 @@
 import { basename, join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { ModelError } from "../../src/errors.ts";
+import { Gpu } from "../../kernels/device.ts";
+import { fuse } from "../../src/model/fuse.ts";
 import type { Graph, ValueInfo } from "../../src/model/graph.ts";
 import {
   type DataType,
@@ -21,6 +23,7 @@ import {
 } from "../../src/model/host_tensor.ts";
 import { readModel } from "../../src/model/onnx.ts";
 import { decode, TENSOR } from "../../src/model/proto.ts";
+import { Session } from "../../src/model/session.ts";
 import { operatorName } from "../../src/model/support.ts";
 import { elementType, tensorOfBytes, tensorOfProto } from "../../src/model/tensor_proto.ts";
 import { runOnHost } from "../reference/onnx.ts";
@@ -50,6 +53,49 @@ const host: Backend = async (path) => {
     run: (inputs) => Promise.resolve(runOnHost(graph, inputs)),
   };
 };
+
+/**
+ * On the GPU. Inputs but the first are constants where `frozen`, as weights are in real models; a
+ * convolution whose weights are an input runs on the host.
+ */
+function onGpu(gpu: Gpu, frozen: boolean): Backend {
+  return async (path) => {
+    const graph = await readModel(path);
+    const places: { operator: string; place: string }[] = [];
+    return {
+      inputs: graph.inputs,
+      outputs: graph.outputs,
+      places,
+      run: async (inputs) => {
+        const weights = frozen ? graph.inputs.slice(1) : [];
+        const session = new Session(
+          gpu,
+          fuse({
+            ...graph,
+            inputs: graph.inputs.filter((input) => !weights.includes(input)),
+            constants: new Map([
+              ...graph.constants,
+              ...weights.map(({ name }) => [name, inputs[name]!] as const),
+            ]),
+          }),
+        );
+        try {
+          const plan = await session.plan(
+            Object.fromEntries(session.inputs.map(({ name }) => [name, inputs[name]!.shape])),
+          );
+          for (const { operator } of plan.laid.spans) places.push({ operator, place: "gpu" });
+          for (const part of plan.laid.parts) {
+            if (part.on === "gpu") continue;
+            places.push({ operator: operatorName(part.step.reader.node), place: "host" });
+          }
+          return await plan.run(inputs);
+        } finally {
+          await session.destroy();
+        }
+      },
+    };
+  };
+}
 
 interface Case {
   readonly name: string;
@@ -170,19 +216,33 @@ async function runCase(
 }
 
 async function main(): Promise<number> {
-  const { positionals } = parseArgs({ args: Deno.args, allowPositionals: true });
+  const { positionals, values } = parseArgs({
+    args: Deno.args,
+    allowPositionals: true,
+    options: { host: { type: "boolean", default: false } },
+  });
   const [folder] = positionals;
   if (folder === undefined || positionals.length > 1) {
-    console.error("usage: deno task conformance:onnx DIR");
+    console.error("usage: deno task conformance:onnx [--host] DIR");
     return 2;
   }
+  const gpu = values.host ? undefined : await Gpu.open({ adapter: Deno.env.get("ADAPTER") });
+  if (gpu === undefined && !values.host) {
+    console.error("There is no adapter: run `deno task setup`, or take --host");
+    return 2;
+  }
+  // On the GPU each case runs twice: with weights as constants, and as it is.
+  const backends = gpu === undefined ? [host] : [onGpu(gpu, true), onGpu(gpu, false)];
   const cases = findCases(folder);
   const places = new Map<string, number>();
   const unsupported = new Map<string, number>();
   let [passed, failed, skipped] = [0, 0, 0];
   for (const one of cases) {
     try {
-      const wrong = await runCase(one, host, places);
+      let wrong: string | undefined;
+      for (const [i, backend] of backends.entries()) {
+        wrong ??= await runCase(one, backend, i === 0 ? places : new Map());
+      }
       if (wrong === undefined) {
         passed++;
         continue;

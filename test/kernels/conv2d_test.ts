@@ -226,12 +226,13 @@ async function errorOf(gpu: Gpu, test: Case, kernel: Conv2dKernel, type: "f32" |
   const input = stored(type, floats(count(inputShape), 1));
   const weights = stored(type, floats(count(weightsShape), 2));
   const sums = reference.conv2d(input, inputShape, weights, weightsShape, test);
-  const magnitudes = kernel === "conv2d_winograd"
-    ? reference.winogradMagnitudes(input, inputShape, weights, weightsShape, test)
-    : reference.conv2d(
-      ...[input.map(Math.abs), inputShape, weights.map(Math.abs), weightsShape] as const,
-      test,
-    ).data;
+  const magnitudes = reference.conv2d(
+    input.map(Math.abs),
+    inputShape,
+    weights.map(Math.abs),
+    weightsShape,
+    test,
+  );
   const bias = stored(type, hasBias ? floats(out, 3) : new Float32Array(out));
   const residual = stored(
     type,
@@ -271,12 +272,9 @@ async function errorOf(gpu: Gpu, test: Case, kernel: Conv2dKernel, type: "f32" |
   let worst = 0;
   for (const [i, sum] of sums.data.entries()) {
     const before = sum + bias[i % out]! + residual[i]!;
-    const magnitude = magnitudes[i]! + Math.abs(bias[i % out]!) + Math.abs(residual[i]!);
+    const magnitude = magnitudes.data[i]! + Math.abs(bias[i % out]!) + Math.abs(residual[i]!);
     const expected = activate(name, before, a, b);
-    // Winograd's: C products, and before and after them sums of six along either axis, weights' too.
-    const terms = kernel === "conv2d_winograd"
-      ? channels + 6 * 6
-      : count(weightsShape.slice(1)) + 2;
+    const terms = count(weightsShape.slice(1)) + 2;
     const bound = convBound(type, expected, before, magnitude, terms, name !== "identity");
     const error = Math.abs(actual[i]! - expected) / bound;
     worst = Math.max(worst, Number.isNaN(error) ? Infinity : error);

@@ -2,6 +2,7 @@
 
 import { conv } from "./conv.ts";
 import { elementwise } from "./elementwise.ts";
+import { fusedOperators } from "./fused.ts";
 import { matmul } from "./matmul.ts";
 import { movement } from "./movement.ts";
 import { normalisation } from "./normalisation.ts";
@@ -17,6 +18,7 @@ export const operators: ReadonlyMap<string, Operator> = new Map(
   [
     conv,
     elementwise,
+    fusedOperators,
     matmul,
     movement,
     normalisation,

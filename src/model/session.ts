@@ -1,0 +1,355 @@
+/**
+ * A model that is ready to run on one device: its graph, its weights, and a plan for each set of
+ * input shapes that it has met.
+ */
+
+import type { Gpu } from "../../kernels/device.ts";
+import { Tensor } from "../../kernels/tensor.ts";
+import { ModelError } from "../errors.ts";
+import type { Graph, ValueInfo } from "./graph.ts";
+import { elementCount, type HostTensor } from "./host_tensor.ts";
+import { channelsLast, dense } from "./layout.ts";
+import { convert } from "./lowering/convert.ts";
+import { lowerings } from "./lowering/lowerings.ts";
+import { readModel } from "./onnx.ts";
+import { type GpuValue, type HostStep, type Laid, PlanBuilder } from "./plan.ts";
+import { evaluateNode, specialise } from "./fold.ts";
+import { type Input, NodeReader } from "./ops/operator.ts";
+import { operatorName, operatorOf } from "./support.ts";
+import { fuse } from "./fuse.ts";
+import { type FloatType, fromGpu, gpuTypeOf, toGpu, Weights } from "./weights.ts";
+
+/** `auto` compares f16 with f32 on the first batch. */
+export type Precision = "f32" | "f16" | "auto";
+
+export interface SessionOptions {
+  /** How floats are stored between dispatches; default "f32". f16 needs the adapter's "shader-f16", else it is f32. */
+  readonly precision?: Precision;
+  /** Told once what `auto` decided, and why. */
+  readonly onPrecision?: (message: string) => void;
+}
+
+/** Plans kept for shapes that were met before; the one that was not used for longest goes. */
+const PLANS = 4;
+
+/**
+ * Of an output's largest absolute value, how far f16 may be from f32 before `auto` takes f32: what
+ * the project's own architectures stay below in f16 (issue: 2e-2 of the range).
+ */
+const AUTO_BOUND = 2e-2;
+
+/** Shapes of a model's inputs, by name. */
+export type Shapes = Readonly<Record<string, readonly number[]>>;
+
+/** What a run is given: tensors on the host, or on the GPU, row-major, in the model's own shape. */
+export type Feeds = Readonly<Record<string, HostTensor | Tensor>>;
+
+export interface PlanOptions {
+  /**
+   * Inputs that come as kernels of images want them, [N, H, W, C] with C padded to a multiple of
+   * four: `plan.inputs` has the tensors to write into.
+   */
+  readonly images?: readonly string[];
+}
+
+/** Reads a model. @throws {ModelError} for a file that is broken or that asks for what is not supported. */
+export async function loadModel(
+  gpu: Gpu,
+  source: Uint8Array | string,
+  options: SessionOptions = {},
+): Promise<Session> {
+  return new Session(gpu, fuse(await readModel(source)), options);
+}
+
+export class Session {
+  readonly #weights = new Weights();
+  readonly #plans = new Map<string, Promise<Plan>>();
+  #float: FloatType | undefined;
+  readonly #options: SessionOptions;
+
+  constructor(readonly gpu: Gpu, readonly graph: Graph, options: SessionOptions = {}) {
+    this.#options = options;
+    const { precision = "f32" } = options;
+    if (precision === "f32" || !gpu.features.has("shader-f16")) this.#float = "f32";
+    else if (precision === "f16") this.#float = "f16";
+  }
+
+  get inputs(): readonly ValueInfo[] {
+    return this.graph.inputs;
+  }
+
+  get outputs(): readonly ValueInfo[] {
+    return this.graph.outputs;
+  }
+
+  /** Bytes of weights on the GPU. */
+  get weightBytes(): number {
+    return this.#weights.bytes;
+  }
+
+  /** How floats are stored; undefined until the first run has decided it. */
+  get float(): FloatType | undefined {
+    return this.#float;
+  }
+
+  /**
+   * The plan for those shapes, made at the first call and kept.
+   * @throws {RangeError} where the shapes are not what the model takes.
+   * @throws {ModelError} where an operator cannot take them.
+   * @throws {KernelError} where a kernel does not compile or memory runs out.
+   */
+  plan(shapes: Shapes, options: PlanOptions = {}): Promise<Plan> {
+    return this.#planIn(this.#float ?? "f16", shapes, options);
+  }
+
+  #planIn(float: FloatType, shapes: Shapes, { images = [] }: PlanOptions): Promise<Plan> {
+    const key = JSON.stringify([float, this.inputs.map(({ name }) => shapes[name]), images]);
+    let plan = this.#plans.get(key);
+    if (plan === undefined) {
+      plan = Plan.make(this.gpu, this.graph, this.#weights, float, shapes, new Set(images));
+      plan.catch(() => this.#plans.delete(key));
+    }
+    this.#plans.delete(key); // The one used last is last in the map.
+    this.#plans.set(key, plan);
+    for (const [oldest, old] of this.#plans) {
+      if (this.#plans.size <= PLANS) break;
+      this.#plans.delete(oldest);
+      old.then((gone) => gone.destroy(), () => {});
+    }
+    return plan;
+  }
+
+  /**
+   * Runs the model.
+   * @returns each output on the host.
+   * @throws {ModelError} where a feed is missing or has a shape or type that the model does not take.
+   * @throws {KernelError} where the device fails.
+   */
+  async run(feeds: Feeds): Promise<Record<string, HostTensor>> {
+    const shapes = Object.fromEntries(
+      Object.entries(feeds).map(([name, { shape }]) => [name, shape]),
+    );
+    if (this.#float === undefined) return await this.#decide(feeds, shapes);
+    return await (await this.plan(shapes)).run(feeds);
+  }
+
+  /** The first run of `auto`: both ways, compared. */
+  async #decide(feeds: Feeds, shapes: Shapes): Promise<Record<string, HostTensor>> {
+    const exact = await (await this.#planIn("f32", shapes, {})).run(feeds);
+    const half = await (await this.#planIn("f16", shapes, {})).run(feeds);
+    const { worst, output } = worstDifference(exact, half);
+    const isGood = worst <= AUTO_BOUND;
+    this.#float = isGood ? "f16" : "f32";
+    this.#options.onPrecision?.(
+      `PRECISION=auto takes ${this.#float}: on the first batch f16 differs from f32 by ` +
+        `${Number.isFinite(worst) ? worst.toExponential(1) : "more than can be said"} of output ` +
+        `"${output}"'s largest value, where ${AUTO_BOUND} is allowed`,
+    );
+    return isGood ? half : exact;
+  }
+
+  /** Frees plans and weights. */
+  async destroy(): Promise<void> {
+    const plans = [...this.#plans.values()];
+    this.#plans.clear();
+    for (const plan of plans) await plan.then((made) => made.destroy(), () => {});
+    await this.#weights.destroy();
+  }
+}
+
+/** Largest difference of any output, in parts of that output's largest absolute value; Infinity where one is not finite. */
+function worstDifference(
+  exact: Readonly<Record<string, HostTensor>>,
+  other: Readonly<Record<string, HostTensor>>,
+): { worst: number; output: string } {
+  let worst = 0, output = "";
+  for (const [name, { data }] of Object.entries(exact)) {
+    const values = other[name]!.data;
+    let range = 0, difference = 0;
+    for (let i = 0; i < data.length; i++) {
+      const [a, b] = [Number(data[i]), Number(values[i])];
+      range = Math.max(range, Math.abs(a));
+      difference = Math.max(difference, Number.isFinite(b) ? Math.abs(a - b) : Infinity);
+    }
+    const relative = difference === 0 ? 0 : difference / range;
+    if (output === "" || relative > worst) [worst, output] = [relative, name];
+  }
+  return { worst, output };
+}
+
+/** A model for certain shapes. Runs are one after the other. */
+export class Plan {
+  #last: Promise<unknown> = Promise.resolve();
+
+  private constructor(
+    readonly gpu: Gpu,
+    readonly graph: Graph,
+    readonly float: FloatType,
+    /** Bytes of buffers for values, shared ones counted once, without weights. */
+    readonly valueBytes: number,
+    /** What a run reads: write into these and call `start`. */
+    readonly inputs: ReadonlyMap<string, Tensor>,
+    /** Each output: on the GPU after `start`, on the host, or known from the beginning. */
+    readonly outputs: ReadonlyMap<string, GpuValue | "host" | HostTensor>,
+    readonly laid: Laid,
+  ) {}
+
+  static async make(
+    gpu: Gpu,
+    graph: Graph,
+    weights: Weights,
+    float: FloatType,
+    shapes: Shapes,
+    images: ReadonlySet<string>,
+  ): Promise<Plan> {
+    const { steps, values, constants } = specialise(graph, shapes);
+    const builder = new PlanBuilder(gpu, float, weights, constants, convert);
+    const inputs: [string, GpuValue][] = [];
+    for (const { name, type } of graph.inputs) {
+      const shape = shapes[name]!;
+      const isImage = images.has(name);
+      // As it comes it is f32 or an integer; the first step turns it into what the plan computes in.
+      const own = gpuTypeOf(type, isImage ? float : "f32");
+      const layout = isImage ? channelsLast(shape.length) : dense(shape.length);
+      builder.begin(name, "input");
+      const value = builder.allocate(own, shape, layout, { own: true, label: name });
+      builder.keep(value);
+      inputs.push([name, value]);
+      builder.define(name, builder.converted(value, layout, gpuTypeOf(type, float)));
+    }
+    for (const step of steps) {
+      const { node, reader, outputs } = step;
+      const key = operatorName(node);
+      builder.begin(node.name, key);
+      // The GPU has no f64: what a model wants in it is computed in it.
+      const fits = [...reader.inputs, ...outputs].every((value) =>
+        value === undefined || (value.shape !== undefined && value.type !== "float64")
+      );
+      if (fits && lowerings.get(key)?.(builder, step)) continue;
+      builder.hostStep(reader, operatorOf(node)!);
+    }
+    builder.begin("", "output");
+    const results = new Map<string, GpuValue | "host" | HostTensor>();
+    for (const { name, type } of graph.outputs) {
+      const known = values.get(name)?.known;
+      if (known !== undefined) results.set(name, known);
+      else if (builder.isOnHost(name)) results.set(name, "host");
+      else results.set(name, builder.pinned(name, gpuTypeOf(type, "f32")));
+    }
+    const laid = await builder.lay();
+    return new Plan(
+      gpu,
+      graph,
+      float,
+      laid.valueBytes,
+      new Map(inputs.map(([name, value]) => [name, value.tensor])),
+      results,
+      laid,
+    );
+  }
+
+  /**
+   * Runs with what is in `inputs`.
+   * @param given inputs that the host has as well, for nodes that run there.
+   * @returns values that were computed on the host; outputs on the GPU are in `outputs`.
+   */
+  async start(given: Feeds = {}): Promise<ReadonlyMap<string, HostTensor>> {
+    const onHost = new Map<string, HostTensor>();
+    for (const [name, feed] of Object.entries(given)) {
+      if (!(feed instanceof Tensor)) onHost.set(name, feed);
+    }
+    for (const part of this.laid.parts) {
+      if (part.on === "gpu") this.laid.recording.run(part.from, part.to);
+      else await runOnHost(part.step, onHost);
+    }
+    return onHost;
+  }
+
+  /**
+   * Runs on feeds and reads all outputs back.
+   * @throws {ModelError} where a feed is missing or of another shape or type than the plan's.
+   */
+  run(feeds: Feeds): Promise<Record<string, HostTensor>> {
+    // Where all is on the GPU everything is submitted before the first wait, so that runs overlap;
+    // a step on the host in between would mix them up.
+    const hasHost = this.laid.parts.some(({ on }) => on === "host");
+    const run = hasHost ? this.#last.then(() => this.#run(feeds)) : this.#run(feeds);
+    if (hasHost) this.#last = run.catch(() => {});
+    return run;
+  }
+
+  async #run(feeds: Feeds): Promise<Record<string, HostTensor>> {
+    for (const { name, type } of this.graph.inputs) this.#feed(name, type, feeds[name]);
+    const onHost = this.laid.parts.some(({ on }) => on === "host")
+      ? await this.start(feeds)
+      : (this.laid.recording.run(), new Map<string, HostTensor>());
+    const read = this.graph.outputs.map(async ({ name, type }): Promise<[string, HostTensor]> => {
+      const output = this.outputs.get(name)!;
+      if (output === "host") return [name, onHost.get(name)!];
+      if (!("memory" in output)) return [name, output];
+      return [name, fromGpu(await output.tensor.readBytes(), output.type, type, output.shape)];
+    });
+    return Object.fromEntries(await Promise.all(read));
+  }
+
+  #feed(name: string, type: ValueInfo["type"], feed: HostTensor | Tensor | undefined): void {
+    const into = this.inputs.get(name)!;
+    if (feed === undefined) {
+      throw new ModelError(`Cannot run the model: input "${name}" is missing`);
+    }
+    if (feed instanceof Tensor) {
+      if (feed.type !== into.type || feed.byteLength !== into.byteLength) {
+        throw new ModelError(
+          `Cannot run the model: input "${name}" is ${feed.type} [${feed.shape.join(", ")}] on ` +
+            `the GPU, ${into.type} [${into.shape.join(", ")}] is needed`,
+        );
+      }
+      const encoder = this.gpu.device.createCommandEncoder({ label: name });
+      encoder.copyBufferToBuffer(
+        feed.buffer,
+        0,
+        into.buffer,
+        0,
+        Math.ceil(into.byteLength / 4) * 4,
+      );
+      this.gpu.submit([encoder.finish()]);
+      return;
+    }
+    if (feed.type !== type || elementCount(feed.shape) !== elementCount(into.shape)) {
+      throw new ModelError(
+        `Cannot run the model: input "${name}" is ${feed.type} [${feed.shape.join(", ")}], ` +
+          `${type} [${into.shape.join(", ")}] is needed`,
+      );
+    }
+    into.write(toGpu(feed, into.type as "f32"));
+  }
+
+  /** Frees buffers; weights are the session's. */
+  destroy(): void {
+    for (const owned of this.laid.owned) owned.destroy();
+  }
+}
+
+async function runOnHost(step: HostStep, onHost: Map<string, HostTensor>): Promise<void> {
+  const inputs = await Promise.all(step.inputs.map(async (input): Promise<Input | undefined> => {
+    if (input === undefined) return undefined;
+    const known = input.from === "known" ? input.tensor : onHost.get(input.name) ?? (
+      input.from === "host" ? undefined : fromGpu(
+        await input.value.tensor.readBytes(),
+        input.value.type,
+        input.type,
+        input.value.shape,
+      )
+    );
+    return known && { type: known.type, shape: known.shape, known };
+  }));
+  // Shapes that depended on data are known by now.
+  const outputs = evaluateNode(step.operator, new NodeReader(step.reader.node, inputs));
+  for (const [i, name] of step.reader.node.outputs.entries()) {
+    if (name === "") continue;
+    const output = outputs[i]!;
+    onHost.set(name, output);
+    const upload = step.uploads.get(name);
+    if (upload !== undefined) upload.tensor.write(toGpu(output, upload.type));
+  }
+}
