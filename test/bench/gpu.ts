@@ -52,7 +52,8 @@ console.log(`${gpu.adapter.name} (${gpu.adapter.driver})`);
 console.log(`features: ${[...gpu.features].sort().join(" ")}\n`);
 console.log("kernel".padEnd(48) + "rate".padStart(18) + "ms".padStart(11) + "  twice/once");
 const rows: Row[] = [];
-for (const { name, work, unit, prepare } of kernelCases(!gpu.adapter.isSoftware)) {
+const f16 = gpu.features.has("shader-f16");
+for (const { name, work, unit, prepare } of kernelCases(!gpu.adapter.isSoftware, f16)) {
   const record = await prepare(gpu);
   await seconds(gpu, record, 3); // Compiles and warms up.
   const repeats = Math.max(1, Math.ceil(SECONDS / await seconds(gpu, record, 1)));

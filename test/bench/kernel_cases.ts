@@ -12,7 +12,13 @@ import {
 import { contourMarksKernel, recordContourMarks } from "../../kernels/contour_marks.ts";
 import type { Gpu } from "../../kernels/device.ts";
 import type { Batch } from "../../kernels/kernel.ts";
-import { compileMatmul, recordMatmul } from "../../kernels/matmul.ts";
+import {
+  compileMatmul,
+  type MatmulOptions,
+  type MatmulShape,
+  recordMatmul,
+  tuneMatmul,
+} from "../../kernels/matmul.ts";
 import {
   compileNormalise,
   HAEMATOXYLIN_EOSIN,
@@ -25,6 +31,7 @@ import { compilePeaks, peakCapacity, recordPeaks } from "../../kernels/peaks.ts"
 import { stainHistogramKernel, TISSUE_LEVELS } from "../../kernels/stain.ts";
 import { recordSuppressPoints, suppressPointsKernel } from "../../kernels/suppress.ts";
 import { Tensor } from "../../kernels/tensor.ts";
+import { randomTensor, Tuner } from "../../kernels/tuner.ts";
 import { bytes, floats } from "../reference/random.ts";
 
 export interface KernelCase {
@@ -36,20 +43,52 @@ export interface KernelCase {
   prepare(gpu: Gpu): Promise<(batch: Batch) => void>;
 }
 
-function matmulCase(size: number): KernelCase {
+/** [M, K] · [K, N], with what follows it in the model that the shape is of; tiles are picked by timing. */
+function matmulCase(
+  of: string,
+  shape: MatmulShape,
+  options: MatmulOptions = {},
+): KernelCase {
+  const { type = "f32" } = options;
+  const [rows, inner, columns] = shape;
   return {
-    name: `matmul f32 ${size}³`,
-    work: 2 * size ** 3,
+    name: `matmul ${type} ${of}`,
+    work: 2 * rows * inner * columns,
     unit: "FLOP",
     async prepare(gpu) {
-      const compiled = await compileMatmul(gpu);
-      const shape = [size, size];
-      const a = Tensor.from(gpu, floats(size * size, 1), shape);
-      const b = Tensor.from(gpu, floats(size * size, 2), shape);
-      const product = new Tensor(gpu, "f32", shape);
-      return (batch) => recordMatmul(batch, compiled, { a, b, product });
+      const tile = await tuneMatmul(new Tuner(gpu), options, shape);
+      const compiled = await compileMatmul(gpu, { ...options, shape, tile });
+      const product = new Tensor(gpu, type, [rows, columns]);
+      const tensors = {
+        a: randomTensor(gpu, type, [rows, inner]),
+        b: randomTensor(gpu, type, options.transposeB ? [columns, inner] : [inner, columns]),
+        ...(options.bias && { bias: randomTensor(gpu, type, [columns]) }),
+        ...(options.residual && { residual: randomTensor(gpu, type, product.shape) }),
+        product,
+      };
+      return (batch) => recordMatmul(batch, compiled, tensors);
     },
   };
+}
+
+/** Products of one type: squares, ViT-S's of 197 tokens, ResNet-50's last layers of 1×1. */
+function matmulCases(type: "f32" | "f16", large: boolean): KernelCase[] {
+  const images = large ? 64 : 1;
+  const of = large ? `, batch ${images}` : "";
+  return [
+    matmulCase("1000³", [1000, 1000, 1000], { type }),
+    ...(large ? [matmulCase("4096³", [4096, 4096, 4096], { type })] : []),
+    matmulCase(`ViT-S projection${of}`, [197 * images, 384, 384], {
+      ...{ type, bias: "columns", residual: "after" },
+    }),
+    matmulCase(`ViT-S first of MLP${of}`, [197 * images, 384, 1536], {
+      ...{ type, bias: "columns", activation: "gelu", transposeB: true },
+    }),
+    matmulCase(`ResNet-50 1×1 512→2048, 7×7${of}`, [49 * images, 512, 2048], {
+      ...{ type, bias: "columns", residual: "before", activation: "relu" },
+    }),
+    matmulCase(`ResNet-50 classes${of}`, [images, 2048, 1000], { type, bias: "columns" }),
+  ];
 }
 
 function convCase(
@@ -147,11 +186,14 @@ function componentsCase(name: string, inside: (x: number, y: number) => boolean)
   };
 }
 
-/** On a software adapter the large ones take seconds: `large` leaves them to GPUs. */
-export function kernelCases(large: boolean): KernelCase[] {
+/**
+ * On a software adapter the large ones take seconds: `large` leaves them to GPUs. `f16` says whether
+ * the adapter has it.
+ */
+export function kernelCases(large: boolean, f16: boolean): KernelCase[] {
   return [
-    matmulCase(1000),
-    ...(large ? [matmulCase(4096)] : []),
+    ...matmulCases("f32", large),
+    ...(f16 ? matmulCases("f16", large) : []),
     convCase("3×3 64→64, 56×56, batch 8", [8, 56, 56, 64], [3, 3, 64]),
     convCase("1×27 4→8, 552×552 (nuclei's rows)", [1, 552, 552, 4], [1, 27, 8]),
     convCase("27×1 8→4, 552×552 (nuclei's columns)", [1, 552, 552, 8], [27, 1, 4]),
