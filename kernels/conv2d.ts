@@ -16,6 +16,13 @@ import codeTensor16 from "./conv2d_tensor16.wgsl" with { type: "text" };
 import codeTensor8 from "./conv2d_tensor8.wgsl" with { type: "text" };
 import codeTiled from "./conv2d_tiled.wgsl" with { type: "text" };
 import { type Activation, activationOf } from "./activation.ts";
+import {
+  type CompiledWinograd,
+  compileWinograd,
+  dispatchWinograd,
+  packWinogradWeights,
+  WINOGRAD_CHANNELS,
+} from "./conv2d_winograd.ts";
 import type { Gpu, SubgroupMatrixConfig } from "./device.ts";
 import {
   type Arguments,
@@ -131,8 +138,8 @@ const kernels = {
   conv2d_tensor16: defineKernel(tensorLiteral("conv2d_tensor16", codeTensor16)),
 };
 
-/** A kernel of the family, by its entry point. */
-export type Conv2dKernel = keyof typeof kernels;
+/** A kernel of the family, by its entry point, or the several of conv2d_winograd.ts. */
+export type Conv2dKernel = keyof typeof kernels | "conv2d_winograd";
 
 /** What a convolution is, as far as it is known when a model is loaded. */
 export interface Conv2dShape {
@@ -155,6 +162,8 @@ export interface Conv2dOptions extends Conv2dShape {
   /** Whether there is a bias, and something to add before the activation. */
   readonly bias?: boolean;
   readonly residual?: boolean;
+  /** Output pixels of all images together that are expected, by which a kernel is chosen too. */
+  readonly pixels?: number;
   /** Instead of the one that suits the adapter. */
   readonly kernel?: Conv2dKernel;
 }
@@ -167,6 +176,13 @@ export interface Pads {
   readonly right?: number;
 }
 
+/** One kernel that does all. */
+interface Direct {
+  readonly pipeline: Pipeline<AnyConvLiteral>;
+  /** Pixels and vec4s of output channels that a workgroup computes, where it computes a tile. */
+  readonly tile?: { readonly pixels: number; readonly columns: number };
+}
+
 /** A convolution that was compiled: `recordConv2d` dispatches it. */
 export interface CompiledConv2d {
   readonly kernel: Conv2dKernel;
@@ -176,9 +192,7 @@ export interface CompiledConv2d {
     readonly residual: boolean;
     readonly activation: ReturnType<typeof activationOf>;
   };
-  readonly pipeline: Pipeline<AnyConvLiteral>;
-  /** Pixels and vec4s of output channels that a workgroup computes, where it computes a tile. */
-  readonly tile?: { readonly pixels: number; readonly columns: number };
+  readonly runs: Direct | CompiledWinograd;
 }
 
 /** What of an adapter decides over kernels: `Gpu` has it. */
@@ -202,33 +216,46 @@ function groupChannels(channels: number, groups: number): number {
 /** The kernels that can compute a shape on an adapter, the fastest first. */
 export function conv2dKernels(
   { features, subgroupSize, adapter, subgroupMatrixConfigs }: Conv2dAdapter,
-  { channels, outChannels, groups = 1, type = "f32" }: Conv2dOptions,
+  options: Conv2dOptions,
 ): Conv2dKernel[] {
+  const { channels, outChannels, groups = 1, type = "f32", pixels = Infinity } = options;
+  const { kernelHeight, kernelWidth, strideY = 1, strideX = 1 } = options;
+  const { dilationY = 1, dilationX = 1 } = options;
   const each = groupChannels(channels, groups);
   const outEach = groupChannels(outChannels, groups);
   if (each === 1 && outEach === 1) return ["conv2d_depthwise", "conv2d_grouped"];
   if (each % 4 !== 0 || outEach % 4 !== 0) return ["conv2d_grouped"];
-  // Those of large tiles leave most of one idle where a group has few channels to store.
-  const narrow = outEach <= 16;
-  const plain: Conv2dKernel[] = ["conv2d", "conv2d_grouped"];
-  if (adapter.isSoftware) {
-    plain.splice(1, 0, "conv2d_tiled"); // Workgroup memory is slow there.
-  } else {
-    plain.splice(narrow ? 1 : 0, 0, "conv2d_tiled");
-  }
-  const multiplies = (size: number) =>
+
+  const multiplies = (side: number) =>
     type === "f16" && features.has("subgroups") &&
     subgroupMatrixConfigs.some(({ componentType, resultComponentType, M, N, K }) =>
-      componentType === "f16" && resultComponentType === "f32" && [M, N, K].every((s) => s === size)
+      componentType === "f16" && resultComponentType === "f32" && [M, N, K].every((n) => n === side)
     );
   const tensor: Conv2dKernel[] = [];
   if (multiplies(16) && subgroupSize === 32) tensor.push("conv2d_tensor16");
   if (multiplies(8) && subgroupSize === 8) tensor.push("conv2d_tensor8");
-  if (!adapter.isSoftware) return narrow ? [...plain, ...tensor] : [...tensor, ...plain];
-  if (subgroupSize !== 8 || !features.has("subgroups")) return [...plain, ...tensor];
-  const wide: Conv2dKernel[] = ["conv2d_subgroup8", "conv2d_subgroup8_narrow"];
-  // A software adapter multiplies matrices no faster than anything else.
-  return [...(narrow ? wide.reverse() : wide), ...plain, ...tensor];
+  const isWinograd = groups === 1 && Math.max(each, outEach) <= WINOGRAD_CHANNELS &&
+    kernelHeight === 3 && kernelWidth === 3 &&
+    [strideY, strideX, dilationY, dilationX].every((step) => step === 1);
+  const winograd: Conv2dKernel[] = isWinograd ? ["conv2d_winograd"] : [];
+  // Those of large tiles leave most of one idle where a group has few channels to store.
+  const isNarrow = outEach <= 16;
+
+  if (!adapter.isSoftware) {
+    const large: Conv2dKernel[] = [...tensor, "conv2d_tiled"];
+    return isNarrow
+      ? ["conv2d", ...large, ...winograd, "conv2d_grouped"]
+      : [...large, "conv2d", ...winograd, "conv2d_grouped"];
+  }
+  // Workgroup memory is slow there, and matrices are multiplied no faster than by other means.
+  const slow: Conv2dKernel[] = ["conv2d", "conv2d_tiled", ...tensor, "conv2d_grouped"];
+  if (subgroupSize !== 8 || !features.has("subgroups")) return [...slow, ...winograd];
+  const direct: Conv2dKernel[] = isNarrow
+    ? ["conv2d_subgroup8_narrow", "conv2d_subgroup8"]
+    : ["conv2d_subgroup8", "conv2d_subgroup8_narrow"];
+  return isWinograd && Math.min(each, outEach) >= 32 && pixels >= 512
+    ? [...winograd, ...direct, ...slow]
+    : [...direct, ...winograd, ...slow];
 }
 
 /**
@@ -260,15 +287,26 @@ export function resolveConv2d(options: Conv2dOptions): CompiledConv2d["options"]
 
 /**
  * Compiles the kernel that suits shape and adapter, or the one asked for.
- * @throws {RangeError} where the shape is none. @throws {KernelError} where the device fails or lacks
- * what the kernel needs.
+ * @throws {RangeError} where the shape is none or the kernel asked for cannot compute it here.
+ * @throws {KernelError} where the device fails.
  */
 export async function compileConv2d(gpu: Gpu, given: Conv2dOptions): Promise<CompiledConv2d> {
   const options = resolveConv2d(given);
   const { channels, outChannels, groups, type, bias, residual, activation } = options;
-  const name = given.kernel ?? conv2dKernels(gpu, given)[0]!;
-  const overrides = { BIAS: bias, RESIDUAL: residual, ACTIVATION: activation.code };
+  const able = conv2dKernels(gpu, given);
+  const name = given.kernel ?? able[0]!;
+  if (!able.includes(name)) {
+    throw new RangeError(
+      `Cannot convolve ${channels} channels into ${outChannels} by "${name}": shape or adapter ` +
+        `leave ${able.join(", ")}`,
+    );
+  }
   const compiled = { kernel: name, options };
+  if (name === "conv2d_winograd") {
+    const [padded, out] = [paddedChannels(channels), paddedChannels(outChannels)];
+    return { ...compiled, runs: await compileWinograd(gpu, options, padded, out) };
+  }
+  const overrides = { BIAS: bias, RESIDUAL: residual, ACTIVATION: activation.code };
   if (name === "conv2d_tensor16" || name === "conv2d_tensor8") {
     if (type !== "f16") {
       throw new RangeError(`Cannot convolve ${type} with "${name}": it is of f16`);
@@ -277,23 +315,18 @@ export async function compileConv2d(gpu: Gpu, given: Conv2dOptions): Promise<Com
     // Eight subgroups, each 4 × 2 matrices: two rows of them where there are channels enough.
     const ROWS = groupChannels(outChannels, groups) > 4 * side ? 2 : 4;
     const PAIRED = groupChannels(channels, groups) % 8 === 0;
-    return {
-      ...compiled,
-      pipeline: await kernels[name].compile(gpu, { ...overrides, ROWS, PAIRED }),
-      tile: { pixels: ROWS * 4 * side, columns: 8 / ROWS * 2 * side / 4 },
-    };
+    const pipeline = await kernels[name].compile(gpu, { ...overrides, ROWS, PAIRED });
+    const tile = { pixels: ROWS * 4 * side, columns: 8 / ROWS * 2 * side / 4 };
+    return { ...compiled, runs: { pipeline, tile } };
   }
-  return {
-    ...compiled,
-    pipeline: await (kernels[name] as Kernel<ConvLiteral>).compile(gpu, {
-      ...overrides,
-      SATURATE: type === "f16",
-    }, { Element: type }),
-    tile: TILES[name],
-  };
+  const pipeline = await (kernels[name] as Kernel<ConvLiteral>).compile(gpu, {
+    ...overrides,
+    SATURATE: type === "f16",
+  }, { Element: type });
+  return { ...compiled, runs: { pipeline, tile: TILES[name] } };
 }
 
-const TILES: Partial<Record<Conv2dKernel, CompiledConv2d["tile"]>> = {
+const TILES: Partial<Record<Conv2dKernel, Direct["tile"]>> = {
   conv2d_subgroup8: { pixels: 32, columns: 8 },
   conv2d_subgroup8_narrow: { pixels: 32, columns: 2 },
   conv2d_tiled: { pixels: 128, columns: 16 },
@@ -303,11 +336,11 @@ const TILES: Partial<Record<Conv2dKernel, CompiledConv2d["tile"]>> = {
  * Weights as the compiled kernel reads them.
  * @param weights [O, C/groups, KH, KW], as ONNX has them.
  * @returns [KH, KW, C/groups, O], O padded with zeros to a multiple of four, and so C where there is
- * one group: upload it with `Tensor.from`.
+ * one group; [36, C, O] in f32 for Winograd's. Upload it with `Tensor.from`.
  * @throws {RangeError} where the number of weights is not that of the shape.
  */
 export function packConv2dWeights(
-  { options }: CompiledConv2d,
+  { kernel, options }: CompiledConv2d,
   weights: ArrayLike<number>,
 ): { data: Float32Array<ArrayBuffer> | Float16Array<ArrayBuffer>; shape: number[] } {
   const { channels, outChannels, kernelHeight, kernelWidth, groups, type } = options;
@@ -319,7 +352,11 @@ export function packConv2dWeights(
         `${kernelWidth}] has ${outChannels * each * taps}`,
     );
   }
-  const shape = weightsShape(options);
+  const padded = [paddedChannels(channels), paddedChannels(outChannels)] as const;
+  if (kernel === "conv2d_winograd") {
+    return packWinogradWeights(weights, [outChannels, channels], padded);
+  }
+  const shape = weightsShape(kernel, options);
   const [, , rows, columns] = shape as [number, number, number, number];
   const data = new (type === "f16" ? Float16Array : Float32Array)(taps * rows * columns);
   for (let o = 0; o < outChannels; o++) {
@@ -333,8 +370,12 @@ export function packConv2dWeights(
 }
 
 function weightsShape(
+  kernel: Conv2dKernel,
   { channels, outChannels, kernelHeight, kernelWidth, groups }: CompiledConv2d["options"],
 ): number[] {
+  if (kernel === "conv2d_winograd") {
+    return [36, paddedChannels(channels), paddedChannels(outChannels)];
+  }
   return [kernelHeight, kernelWidth, groupChannels(channels, groups), paddedChannels(outChannels)];
 }
 
@@ -386,7 +427,7 @@ export function recordConv2d(
 
 /** @throws {RangeError} where a tensor is not what the convolution reads or writes. */
 export function checkConv2d(
-  { options }: CompiledConv2d,
+  { kernel, options }: CompiledConv2d,
   { input, weights, bias, residual, output }: Conv2dTensors,
   outHeight: number,
   outWidth: number,
@@ -397,22 +438,22 @@ export function checkConv2d(
   for (
     const [name, tensor, shape] of [
       ["input", input, [images, height, width, paddedChannels(options.channels)]],
-      ["weights", weights, weightsShape(options)],
+      ["weights", weights, weightsShape(kernel, options)],
       ["bias", bias, options.bias ? [out] : undefined],
       ["residual", residual, options.residual ? outShape : undefined],
       ["output", output, outShape],
     ] as const
   ) {
+    const type = name === "weights" && kernel === "conv2d_winograd" ? "f32" : options.type;
     if (
-      tensor?.shape.join() !== shape?.join() ||
-      (tensor !== undefined && tensor.type !== options.type)
+      tensor?.shape.join() !== shape?.join() || (tensor !== undefined && tensor.type !== type)
     ) {
       throw new RangeError(
         `Cannot convolve [${input.shape.join(", ")}]: "${name}" is ` +
           `${
             tensor === undefined ? "absent" : `${tensor.type} [${tensor.shape.join(", ")}]`
           }, not ` +
-          `${shape === undefined ? "absent" : `${options.type} [${shape.join(", ")}]`}`,
+          `${shape === undefined ? "absent" : `${type} [${shape.join(", ")}]`}`,
       );
     }
   }
@@ -433,13 +474,18 @@ export interface Conv2dPlace {
   readonly fromX?: number;
 }
 
-/** Records one dispatch of tensors that were checked. */
+/** Records the dispatches of tensors that were checked. */
 export function dispatchConv2d(
   recorder: Recorder,
-  { kernel, options, pipeline, tile }: CompiledConv2d,
-  { input, weights, bias = weights, residual = input, output }: Conv2dTensors,
+  { kernel, options, runs }: CompiledConv2d,
+  tensors: Conv2dTensors,
   place: Conv2dPlace,
 ): void {
+  if ("matmul" in runs) {
+    dispatchWinograd(recorder, runs, options, tensors, place);
+    return;
+  }
+  const { input, weights, bias = weights, residual = input, output } = tensors;
   const { outHeight, outWidth, top, left } = place;
   const { channels, outChannels, groups } = options;
   const [images = 0, height = 0, width = 0, paddedIn = 0] = input.shape;
@@ -476,14 +522,18 @@ export function dispatchConv2d(
     // A binding that is not read has to be bound nevertheless.
     bindings: { input, weights, bias, residual, output },
   };
-  recorder.dispatch(pipeline, args, gridOf(recorder.gpu, kernel, tile, place, args.params));
+  recorder.dispatch(
+    runs.pipeline,
+    args,
+    gridOf(recorder.gpu, kernel, runs.tile, place, args.params),
+  );
 }
 
 /** What a kernel's file says of its workgroups. */
 function gridOf(
   gpu: Gpu,
   kernel: Conv2dKernel,
-  tile: CompiledConv2d["tile"],
+  tile: Direct["tile"],
   { outHeight, outWidth }: Conv2dPlace,
   { images, out_channels4, group_out_channels }: Arguments<AnyConvLiteral>["params"],
 ): [number, number, number] {

@@ -226,13 +226,12 @@ async function errorOf(gpu: Gpu, test: Case, kernel: Conv2dKernel, type: "f32" |
   const input = stored(type, floats(count(inputShape), 1));
   const weights = stored(type, floats(count(weightsShape), 2));
   const sums = reference.conv2d(input, inputShape, weights, weightsShape, test);
-  const magnitudes = reference.conv2d(
-    input.map(Math.abs),
-    inputShape,
-    weights.map(Math.abs),
-    weightsShape,
-    test,
-  );
+  const magnitudes = kernel === "conv2d_winograd"
+    ? reference.winogradMagnitudes(input, inputShape, weights, weightsShape, test)
+    : reference.conv2d(
+      ...[input.map(Math.abs), inputShape, weights.map(Math.abs), weightsShape] as const,
+      test,
+    ).data;
   const bias = stored(type, hasBias ? floats(out, 3) : new Float32Array(out));
   const residual = stored(
     type,
@@ -272,9 +271,12 @@ async function errorOf(gpu: Gpu, test: Case, kernel: Conv2dKernel, type: "f32" |
   let worst = 0;
   for (const [i, sum] of sums.data.entries()) {
     const before = sum + bias[i % out]! + residual[i]!;
-    const magnitude = magnitudes.data[i]! + Math.abs(bias[i % out]!) + Math.abs(residual[i]!);
+    const magnitude = magnitudes[i]! + Math.abs(bias[i % out]!) + Math.abs(residual[i]!);
     const expected = activate(name, before, a, b);
-    const terms = count(weightsShape.slice(1)) + 2;
+    // Winograd's: C products, and before and after them sums of six along either axis, weights' too.
+    const terms = kernel === "conv2d_winograd"
+      ? channels + 6 * 6
+      : count(weightsShape.slice(1)) + 2;
     const bound = convBound(type, expected, before, magnitude, terms, name !== "identity");
     const error = Math.abs(actual[i]! - expected) / bound;
     worst = Math.max(worst, Number.isNaN(error) ? Infinity : error);
@@ -306,6 +308,35 @@ for (const type of ["f32", "f16"] as const) {
     console.log(`  ${type}: ${[...met].join(" ")}`);
   });
 }
+
+Deno.test("recordConv2d() takes Winograd's tiles in parts where there are many", async () => {
+  const gpu = await sharedGpu();
+  // Thirds and 24ths of such weights are whole, so that f32 rounds nothing and the answer is exact.
+  const whole = (count: number, seed: number, by: number) =>
+    floats(count, seed).map((v) => by * Math.round(1.2 * v));
+  const out = 3000; // So many that the scratch holds 32 of the 2 · 5 · 6 tiles.
+  const inputShape = [2, 18, 21, 4] as const, weightsShape = [out, 4, 3, 3] as const;
+  const input = whole(count(inputShape), 1, 1);
+  const weights = whole(count(weightsShape), 2, 576);
+  const expected = reference.conv2d(input, inputShape, weights, weightsShape, {
+    pads: [1, 1, 1, 1],
+  });
+  const compiled = await compileConv2d(gpu, {
+    ...{ channels: 4, outChannels: out, kernelHeight: 3, kernelWidth: 3 },
+    kernel: "conv2d_winograd",
+  });
+  const packed = packConv2dWeights(compiled, weights);
+  const output = new Tensor(gpu, "f32", expected.shape);
+  const batch = new Batch(gpu);
+  recordConv2d(batch, compiled, {
+    input: Tensor.from(gpu, input, inputShape),
+    weights: Tensor.from(gpu, packed.data, packed.shape),
+    output,
+  }, { top: 1, left: 1, bottom: 1, right: 1 });
+  batch.submit();
+  const actual = await output.readFloats();
+  assert.equal(actual.findIndex((v, i) => v !== expected.data[i]), -1);
+});
 
 Deno.test("recordConv2d() sums in f32 what overflows f16, and holds what it stores", async () => {
   const gpu = await sharedGpu();
@@ -358,6 +389,10 @@ Deno.test("conv2dKernels() takes what an adapter offers", () => {
   const nvidia = adapter(false, 32, 16);
   const first = (...args: Parameters<typeof conv2dKernels>) => conv2dKernels(...args)[0];
   assert.equal(first(lavapipe, dense), "conv2d_subgroup8");
+  const filter3 = { ...dense, kernelHeight: 3, kernelWidth: 3 };
+  assert.equal(first(lavapipe, filter3), "conv2d_winograd");
+  assert.equal(first(lavapipe, { ...filter3, pixels: 49 }), "conv2d_subgroup8");
+  assert.equal(first(lavapipe, { ...filter3, strideX: 2 }), "conv2d_subgroup8");
   assert.equal(first(adapter(true, 8, 8), { ...dense, type: "f16" }), "conv2d_subgroup8");
   assert.equal(first(lavapipe, { ...dense, outChannels: 8 }), "conv2d_subgroup8_narrow");
   assert.equal(first(lavapipe, { ...dense, groups: 16 }), "conv2d_subgroup8_narrow");
@@ -395,6 +430,9 @@ Deno.test("compileConv2d() refuses shapes that are none", async () => {
     }]
   ) {
     await assert.rejects(compileConv2d(gpu, { ...good, ...wrong }), RangeError);
+  }
+  for (const kernel of ["conv2d_depthwise", "conv2d_winograd", "conv2d_tensor16"] as const) {
+    await assert.rejects(compileConv2d(gpu, { ...good, strideX: 2, kernel }), RangeError);
   }
 });
 

@@ -178,9 +178,10 @@ for (const type of ["f32", "f16"] as const) {
     const gpu = await sharedGpu();
     if (type === "f16" && !gpu.features.has("shader-f16")) return;
     for (const test of CASES) {
-      const [out, kernelHeight, kernelWidth] = test.filter;
+      const [outChannels] = test.filter;
+      // Those that compute a filter of any size: the phases' differ.
       const options = {
-        ...{ channels: test.input[3], outChannels: out, kernelHeight, kernelWidth, type },
+        ...{ channels: test.input[3], outChannels, kernelHeight: 1, kernelWidth: 1, type },
         groups: test.groups,
       };
       for (const kernel of conv2dKernels(gpu, options)) {
@@ -190,6 +191,38 @@ for (const type of ["f32", "f16"] as const) {
     }
   });
 }
+
+Deno.test("recordConvTranspose2d() takes Winograd's kernels for phases of 3 × 3", async () => {
+  const gpu = await sharedGpu();
+  // Thirds and 24ths of such weights are whole, so that f32 rounds nothing and the answer is exact.
+  const whole = (count: number, seed: number, by: number) =>
+    floats(count, seed).map((v) => by * Math.round(1.2 * v));
+  const inputShape = [2, 7, 10, 4] as const, weightsShape = [4, 5, 6, 6] as const;
+  const attributes = { strides: [2, 2], pads: [2, 1, 3, 2] } as const;
+  const input = whole(count(inputShape), 1, 1);
+  const weights = whole(count(weightsShape), 2, 576);
+  const expected = reference.convTranspose2d(
+    ...[input, inputShape, weights, weightsShape] as const,
+    attributes,
+  );
+  const compiled = await compileConvTranspose2d(gpu, {
+    ...{ channels: 4, outChannels: 5, kernelHeight: 6, kernelWidth: 6, strideY: 2, strideX: 2 },
+    kernel: "conv2d_winograd",
+  });
+  const output = new Tensor(gpu, "f32", [...expected.shape.slice(0, 3), 8]);
+  const batch = new Batch(gpu);
+  recordConvTranspose2d(batch, compiled, {
+    input: Tensor.from(gpu, input, inputShape),
+    weights: packConvTranspose2dWeights(compiled, weights).map(({ data, shape }) =>
+      Tensor.from(gpu, data, shape)
+    ),
+    output,
+  }, { top: 2, left: 1, bottom: 3, right: 2 });
+  batch.submit();
+  const actual = unpadded(await output.readFloats(), 5);
+  assert.ok(expected.data.some((v) => v !== 0));
+  assert.deepEqual([...actual], [...expected.data].map((v) => v + 0));
+});
 
 Deno.test("recordConvTranspose2d() refuses tensors that do not fit", async () => {
   const gpu = await sharedGpu();

@@ -56,6 +56,88 @@ export function conv2d(
   return { data, shape: [images, outHeight, outWidth, out] };
 }
 
+/** Bᵀ, G and Aᵀ of Winograd's F(4 × 4, 3 × 3), as Lavin & Gray print them, §4.3. */
+const B = [
+  [4, 0, -5, 0, 1, 0],
+  [0, -4, -4, 1, 1, 0],
+  [0, 4, -4, -1, 1, 0],
+  [0, -2, -1, 2, 1, 0],
+  [0, 2, -1, -2, 1, 0],
+  [0, 4, 0, -5, 0, 1],
+];
+const G = [
+  [1 / 4, 0, 0],
+  [-1 / 6, -1 / 6, -1 / 6],
+  [-1 / 6, 1 / 6, -1 / 6],
+  [1 / 24, 1 / 12, 1 / 6],
+  [1 / 24, -1 / 12, 1 / 6],
+  [0, 0, 1],
+];
+const A = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]];
+
+/** M · x · Mᵀ with |M|. */
+function sandwich(matrix: readonly (readonly number[])[], x: number[][]): number[][] {
+  const times = (m: readonly (readonly number[])[], x: number[][]) =>
+    m.map((row) =>
+      x[0]!.map((_, j) => row.reduce((sum, v, k) => sum + Math.abs(v) * x[k]![j]!, 0))
+    );
+  const turn = (x: number[][]) => x[0]!.map((_, j) => x.map((row) => row[j]!));
+  return turn(times(matrix, turn(times(matrix, x))));
+}
+
+/**
+ * Σ|terms| of each sum of a 3 × 3 convolution by Winograd's F(4 × 4, 3 × 3): the same algorithm with
+ * the absolute values of everything, the transforms' coefficients among them.
+ */
+export function winogradMagnitudes(
+  input: ArrayLike<number>,
+  [images, height, width, channels]: Shape4,
+  weights: ArrayLike<number>,
+  [out]: Shape4,
+  { pads: [top, left, bottom, right] = [0, 0, 0, 0] }: ConvAttributes,
+): Float64Array {
+  const outHeight = Math.max(0, height + top + bottom - 2);
+  const outWidth = Math.max(0, width + left + right - 2);
+  const at = (n: number, y: number, x: number, c: number) =>
+    y < 0 || y >= height || x < 0 || x >= width
+      ? 0
+      : Math.abs(input[((n * height + y) * width + x) * channels + c]!);
+  const range = (count: number) => Array.from({ length: count }, (_, i) => i);
+  const filters = range(out * channels).map((filter) =>
+    sandwich(
+      G,
+      range(3).map((i) => range(3).map((j) => Math.abs(weights[9 * filter + 3 * i + j]!))),
+    )
+      .flat()
+  );
+  const data = new Float64Array(images * outHeight * outWidth * out);
+  for (let n = 0; n < images; n++) {
+    for (let y0 = 0; y0 < outHeight; y0 += 4) {
+      for (let x0 = 0; x0 < outWidth; x0 += 4) {
+        const tiles = range(channels).map((c) =>
+          sandwich(
+            B,
+            range(6).map((i) => range(6).map((j) => at(n, y0 - top + i, x0 - left + j, c))),
+          )
+            .flat()
+        );
+        for (let o = 0; o < out; o++) {
+          const products = range(36).map((t) =>
+            tiles.reduce((sum, tile, c) => sum + tile[t]! * filters[o * channels + c]![t]!, 0)
+          );
+          const sums = sandwich(A, range(6).map((i) => products.slice(6 * i, 6 * i + 6)));
+          for (let y = y0; y < Math.min(y0 + 4, outHeight); y++) {
+            for (let x = x0; x < Math.min(x0 + 4, outWidth); x++) {
+              data[((n * outHeight + y) * outWidth + x) * out + o] = sums[y - y0]![x - x0]!;
+            }
+          }
+        }
+      }
+    }
+  }
+  return data;
+}
+
 /**
  * sums[n, s·y − pad + d·i, s·x − pad + d·j, o] = Σ_{c, i, j} input[n, y, x, c] ·
  * weights[c, o − group · O/groups, i, j]: ONNX ConvTranspose-11 as it is defined, by scattering.
