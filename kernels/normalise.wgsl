@@ -131,8 +131,15 @@ fn colour(light: vec3f) -> vec3f {
   );
 }
 
-fn sample(byte: u32) -> f32 {
-  return f32((pixels[byte / 4u] >> (8u * (byte % 4u))) & 0xffu);
+// Red, green and blue of a source pixel by its number, of one word or of two that it lies across.
+fn rgb(pixel: u32) -> vec3f {
+  let byte = SAMPLES * pixel;
+  let shift = 8u * (byte % 4u);
+  var word = pixels[byte / 4u] >> shift;
+  if (SAMPLES == 3u && shift > 8u) {
+    word |= pixels[byte / 4u + 1u] << (32u - shift);
+  }
+  return vec3f(vec3u(word, word >> 8u, word >> 16u) & vec3u(0xffu));
 }
 
 // The source pixels [first, last] that an output pixel's footprint meets, and what weighs them.
@@ -176,8 +183,7 @@ fn normalise(@builtin(global_invocation_id) id: vec3<u32>) {
       u32(clamp(y, 0, i32(params.source_height) - 1)) * params.row_pixels;
     for (var x = across.first; x <= across.last; x++) {
       let share = high * weight(across, x);
-      let byte = SAMPLES * (row + u32(clamp(x, 0, i32(params.source_width) - 1)));
-      sum += share * vec3f(sample(byte), sample(byte + 1u), sample(byte + 2u));
+      sum += share * rgb(row + u32(clamp(x, 0, i32(params.source_width) - 1)));
       area += share;
     }
   }
