@@ -148,6 +148,120 @@ function tracePiece(
   return outer === undefined ? undefined : [outer, ...holes];
 }
 
+/** What lies above a threshold in one image. */
+export interface IsolineArea {
+  readonly image: number;
+  /** Which threshold, by its number. */
+  readonly level: number;
+  /** Its pieces: outer rings, each with its holes. Pixel (x, y) covers [x, x + 1) × [y, y + 1). */
+  readonly pieces: PieceRings[];
+}
+
+/**
+ * Chains the segments of kernels/isolines.wgsl into rings, and puts holes into the pieces that they
+ * are in. The same segments in another order give the same rings.
+ * @param segments four words each, as `readIsolines` gives them.
+ * @param widthPx the map's.
+ * @param thresholds how many there were.
+ * @param tolerancePx how far a simplified ring may leave the line.
+ * @returns by image, then by threshold; those where nothing lies above are left out.
+ * @throws {RangeError} where segments are missing.
+ */
+export function chainIsolines(
+  segments: Uint32Array,
+  widthPx: number,
+  thresholds: number,
+  tolerancePx = 0,
+): IsolineArea[] {
+  const count = segments.length / 4;
+  const order = Uint32Array.from({ length: count }, (_, i) => i).sort((a, b) =>
+    segments[4 * a + 3]! - segments[4 * b + 3]! || segments[4 * a]! - segments[4 * b]!
+  );
+  const fractions = new Float32Array(segments.slice().buffer);
+  const stride = widthPx + 2;
+  const areas: IsolineArea[] = [];
+  for (let from = 0, to = 0; from < count; from = to) {
+    const map = segments[4 * order[from]! + 3]!;
+    const begins = new Map<number, number>();
+    for (; to < count && segments[4 * order[to]! + 3] === map; to++) {
+      begins.set(segments[4 * order[to]!]!, order[to]!);
+    }
+    const rings: ContourRing[] = [];
+    for (const start of begins.keys()) {
+      const ring: ContourRing = [];
+      let edge = start;
+      for (let i = begins.get(edge); i !== undefined; i = begins.get(edge)) {
+        begins.delete(edge);
+        // Vertices are pixels' centres, the first of the frame at −½.
+        const vertex = edge >>> 1, along = fractions[4 * i + 2]!;
+        const x = vertex % stride - 0.5, y = Math.floor(vertex / stride) - 0.5;
+        ring.push(edge % 2 === 0 ? [x + along, y] : [x, y + along]);
+        edge = segments[4 * i + 1]!;
+      }
+      if (edge !== start) {
+        throw new RangeError(`Cannot chain iso-lines: no segment begins on edge ${edge}`);
+      }
+      ring.push([...ring[0]!]);
+      rings.push(ring);
+    }
+    const pieces = nest(rings, tolerancePx);
+    areas.push({ image: Math.floor(map / thresholds), level: map % thresholds, pieces });
+  }
+  return areas;
+}
+
+/** Rings with their inside on the right into pieces: each hole into the smallest outer ring around it. */
+function nest(rings: readonly ContourRing[], tolerance: number): PieceRings[] {
+  const outers = rings.map((ring) => ({ ring, area: area(ring), box: boxOf(ring) }))
+    // One of no area is around a lone pixel that is exactly the threshold.
+    .filter((outer) => outer.area > 0).map((outer) => ({
+      ...outer,
+      rings: [simplify(outer.ring, tolerance)] as PieceRings,
+    }));
+  const bySize = [...outers].sort((a, b) => a.area - b.area);
+  for (const ring of rings) {
+    const holeArea = -area(ring);
+    if (holeArea <= 0) continue;
+    const [x0, y0, x1, y1] = boxOf(ring);
+    const around = bySize.find(({ area, box, ring: outer }) =>
+      area > holeArea && box[0] <= x0 && box[1] <= y0 && box[2] >= x1 && box[3] >= y1 &&
+      isInside(ring, outer)
+    );
+    around?.rings.push(simplify(ring, tolerance));
+  }
+  return outers.map(({ rings }) => rings);
+}
+
+function boxOf(ring: ContourRing): [x0: number, y0: number, x1: number, y1: number] {
+  const box: [number, number, number, number] = [Infinity, Infinity, -Infinity, -Infinity];
+  for (const [x, y] of ring) {
+    box[0] = Math.min(box[0], x);
+    box[1] = Math.min(box[1], y);
+    box[2] = Math.max(box[2], x);
+    box[3] = Math.max(box[3], y);
+  }
+  return box;
+}
+
+/**
+ * Whether a ring that does not cross another is inside it. They may touch, where a score is exactly
+ * the threshold, and there either answer may come: most of a few positions have it.
+ */
+function isInside(ring: ContourRing, outer: ContourRing): boolean {
+  let votes = 0;
+  const step = Math.max(1, Math.floor(ring.length / 8));
+  for (let i = 0; i < ring.length; i += step) {
+    const [x, y] = ring[i]!;
+    let inside = false;
+    for (let j = 1; j < outer.length; j++) {
+      const [ax, ay] = outer[j - 1]!, [bx, by] = outer[j]!;
+      if (ay > y !== by > y && ax + (y - ay) / (by - ay) * (bx - ax) < x) inside = !inside;
+    }
+    votes += inside ? 1 : -1;
+  }
+  return votes > 0;
+}
+
 /** Labels 4-connected pieces from 1; 0 is outside. */
 function label(data: ArrayLike<number>, width: number, height: number): Uint32Array {
   const labels = new Uint32Array(width * height);

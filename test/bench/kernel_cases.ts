@@ -11,6 +11,7 @@ import {
 } from "../../kernels/conv2d.ts";
 import { contourMarksKernel, recordContourMarks } from "../../kernels/contour_marks.ts";
 import type { Gpu } from "../../kernels/device.ts";
+import { compileIsolines, recordIsolines } from "../../kernels/isolines.ts";
 import type { Batch } from "../../kernels/kernel.ts";
 import {
   compileMatmul,
@@ -233,6 +234,25 @@ export function kernelCases(large: boolean, f16: boolean): KernelCase[] {
         const count = new Tensor(gpu, "u32", [1]);
         const marks = new Tensor(gpu, "u32", [SIDE * SIDE / 4, 2]);
         return (batch) => recordContourMarks(batch, pipeline, { labels, count, marks });
+      },
+    },
+    {
+      name: `isolines of waves at 4 thresholds, ${SIDE}²`,
+      work: SIDE * SIDE * 4 * 4,
+      unit: "B",
+      async prepare(gpu) {
+        const pipeline = await compileIsolines(gpu);
+        const waves = Float32Array.from(
+          { length: SIDE * SIDE },
+          (_, i) => Math.sin(i % SIDE / 20) * Math.sin(i / SIDE / 17),
+        );
+        const tensors = {
+          scores: Tensor.from(gpu, waves, [1, SIDE, SIDE, 1]),
+          thresholds: Tensor.from(gpu, Float32Array.of(-0.5, 0.1, 0.4, 0.7), [4]),
+          count: new Tensor(gpu, "u32", [1]),
+          segments: new Tensor(gpu, "u32", [SIDE * SIDE / 4, 4]),
+        };
+        return (batch) => recordIsolines(batch, pipeline, tensors);
       },
     },
     {
