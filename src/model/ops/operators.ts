@@ -1,5 +1,6 @@
 /** Every operator that the engine knows, by name; behind its domain and a dot where that is not ONNX's own. */
 
+import { attention } from "./attention.ts";
 import { conv } from "./conv.ts";
 import { elementwise } from "./elementwise.ts";
 import { fusedOperators } from "./fused.ts";
@@ -16,6 +17,7 @@ import { shape } from "./shape.ts";
 
 export const operators: ReadonlyMap<string, Operator> = new Map(
   [
+    attention,
     conv,
     elementwise,
     fusedOperators,
