@@ -112,7 +112,7 @@ export const matmulTensor16Kernel = defineKernel({
   ...tensorLiteral,
   name: "matmul_tensor16",
   code: codeTensor16,
-  overrides: { ...overrides, SUBGROUPS_X: 2, SUBGROUPS_Y: 4, DEPTH: 32, ...last },
+  overrides: { ...overrides, HEIGHT: 2, SUBGROUPS_X: 2, SUBGROUPS_Y: 4, DEPTH: 32, ...last },
 });
 
 /** Subgroup matrices of 8 × 8 × 8 in subgroups of eight lanes: Mesa 26's lavapipe. f16 only. */
@@ -120,7 +120,7 @@ export const matmulTensor8Kernel = defineKernel({
   ...tensorLiteral,
   name: "matmul_tensor8",
   code: codeTensor8,
-  overrides: { ...overrides, SUBGROUPS_X: 2, SUBGROUPS_Y: 4, DEPTH: 16, ...last },
+  overrides: { ...overrides, HEIGHT: 2, SUBGROUPS_X: 2, SUBGROUPS_Y: 4, DEPTH: 16, ...last },
 });
 
 /** Which of the kernels: `plain` is matmul.wgsl, the others are named like their files. */
@@ -249,19 +249,22 @@ export function matmulTiles(variant: MatmulVariant, [rows, , columns]: MatmulSha
       return many ? [large, middle, small] : [small, middle, large];
     }
     case "tensor16": {
-      const tile = (SUBGROUPS_Y: number, SUBGROUPS_X: number, DEPTH = 32) => ({
-        ...{ SUBGROUPS_Y, SUBGROUPS_X, DEPTH },
+      const tile = (HEIGHT: number, SUBGROUPS_Y: number, SUBGROUPS_X: number, DEPTH = 32) => ({
+        ...{ HEIGHT, SUBGROUPS_Y, SUBGROUPS_X, DEPTH },
       });
-      const small = tile(2, 1); // 64 × 64
-      const middle = tile(4, 1); // 128 × 64
-      const large = [tile(4, 2), tile(4, 2, 64), tile(4, 4)]; // 128 × 128, 128 × 256
+      const small = tile(2, 2, 1); // 64 × 64
+      const middle = tile(2, 4, 1); // 128 × 64
+      // 128 × 128 by eight subgroups, 256 × 128 by as many, 128 × 128 by four, and with more k at once.
+      const large = [tile(2, 4, 2), tile(4, 4, 2), tile(4, 2, 2), tile(2, 4, 2, 64)];
       const many = Math.ceil(rows / 128) * Math.ceil(columns / 128) >= 256;
       return many ? [...large, middle, small] : [small, middle, ...large];
     }
-    case "tensor8": // 64 × 64, 32 × 32
-      return [{ SUBGROUPS_Y: 4, SUBGROUPS_X: 2, DEPTH: 16 }, {
-        ...{ SUBGROUPS_Y: 2, SUBGROUPS_X: 1, DEPTH: 16 },
-      }];
+    case "tensor8": {
+      const tile = (HEIGHT: number, SUBGROUPS_Y: number, SUBGROUPS_X: number) => ({
+        ...{ HEIGHT, SUBGROUPS_Y, SUBGROUPS_X, DEPTH: 16 },
+      });
+      return [tile(2, 4, 2), tile(2, 2, 1), tile(4, 2, 2)]; // 64 × 64, 32 × 32, 64 × 64
+    }
   }
 }
 
@@ -277,7 +280,10 @@ function sidesOf(variant: MatmulVariant, tile: MatmulTile): { rows: number; colu
     case "tensor16":
     case "tensor8": {
       const side = variant === "tensor16" ? 16 : 8;
-      return { rows: 2 * side * tile.SUBGROUPS_Y!, columns: 4 * side * tile.SUBGROUPS_X! };
+      return {
+        rows: tile.HEIGHT! * side * tile.SUBGROUPS_Y!,
+        columns: 4 * side * tile.SUBGROUPS_X!,
+      };
     }
   }
 }

@@ -11,7 +11,7 @@
 // Where there is no bias or residual, any buffer may be bound in its place.
 //
 // For adapters that multiply matrices of 8 × 8 × 8, f16 into f32, in subgroups of 8 lanes. A
-// subgroup computes 2 × 4 such matrices, a workgroup SUBGROUPS_Y × SUBGROUPS_X of those. The panels of
+// subgroup computes HEIGHT × 4 such matrices, a workgroup SUBGROUPS_Y × SUBGROUPS_X of those. The panels of
 // DEPTH k lie in workgroup memory as they do in a and b, eight f16 a vec4<u32>, each line longer by one
 // so that lines lie in different banks; those of the next k are loaded into registers while these are
 // multiplied. Each invocation loads the same number of vectors of a panel, four at most. At the end the
@@ -40,6 +40,7 @@ override TRANSPOSE_B: bool = false;
 override BIAS: u32 = 0; // 1: one for each column; 2: one for each row
 override RESIDUAL: u32 = 0; // 1: added before the activation; 2: after it
 override SATURATE: bool = false; // true always, as all is f16
+override HEIGHT: u32 = 2; // or 4: fewer loads of workgroup memory for each product, more registers
 override SUBGROUPS_X: u32 = 2;
 override SUBGROUPS_Y: u32 = 4;
 override DEPTH: u32 = 16; // a multiple of SIDE
@@ -47,7 +48,7 @@ override DEPTH: u32 = 16; // a multiple of SIDE
 const SIDE = 8u; // of a matrix
 const LANES = 8u;
 override THREADS: u32 = LANES * SUBGROUPS_X * SUBGROUPS_Y; // derived
-override TILE_ROWS: u32 = 2 * SIDE * SUBGROUPS_Y; // derived
+override TILE_ROWS: u32 = HEIGHT * SIDE * SUBGROUPS_Y; // derived
 override TILE_COLUMNS: u32 = 4 * SIDE * SUBGROUPS_X; // derived
 // Lines of a panel, vectors in one, and those with the one that is there for the banks.
 override A_LINES: u32 = select(TILE_ROWS, DEPTH, TRANSPOSE_A); // derived
@@ -212,7 +213,7 @@ fn matmul_tensor8(
   let column0 = tile % params.across * TILE_COLUMNS;
   let a_base = matrix * params.a_batch;
   let b_base = matrix * params.b_batch;
-  let subgroup_row = subgroup / SUBGROUPS_X * 2u * SIDE;
+  let subgroup_row = subgroup / SUBGROUPS_X * HEIGHT * SIDE;
   let subgroup_column = subgroup % SUBGROUPS_X * 4u * SIDE;
   var a0 = vec4<u32>();
   var a1 = vec4<u32>();
@@ -250,6 +251,14 @@ fn matmul_tensor8(
   var s11 = subgroup_matrix_result<f32, SIDE, SIDE>();
   var s12 = subgroup_matrix_result<f32, SIDE, SIDE>();
   var s13 = subgroup_matrix_result<f32, SIDE, SIDE>();
+  var s20 = subgroup_matrix_result<f32, SIDE, SIDE>();
+  var s21 = subgroup_matrix_result<f32, SIDE, SIDE>();
+  var s22 = subgroup_matrix_result<f32, SIDE, SIDE>();
+  var s23 = subgroup_matrix_result<f32, SIDE, SIDE>();
+  var s30 = subgroup_matrix_result<f32, SIDE, SIDE>();
+  var s31 = subgroup_matrix_result<f32, SIDE, SIDE>();
+  var s32 = subgroup_matrix_result<f32, SIDE, SIDE>();
+  var s33 = subgroup_matrix_result<f32, SIDE, SIDE>();
   for (var k0 = 0u; k0 < params.inner; k0 += DEPTH) {
     workgroupBarrier(); // The last panels were read by all.
     panels[panel_a_at(index)] = a0;
@@ -308,6 +317,18 @@ fn matmul_tensor8(
       s11 = subgroupMatrixMultiplyAccumulate(left1, right1, s11);
       s12 = subgroupMatrixMultiplyAccumulate(left1, right2, s12);
       s13 = subgroupMatrixMultiplyAccumulate(left1, right3, s13);
+      if (HEIGHT > 2u) {
+        let left2 = left(subgroup_row + 2u * SIDE, k);
+        s20 = subgroupMatrixMultiplyAccumulate(left2, right0, s20);
+        s21 = subgroupMatrixMultiplyAccumulate(left2, right1, s21);
+        s22 = subgroupMatrixMultiplyAccumulate(left2, right2, s22);
+        s23 = subgroupMatrixMultiplyAccumulate(left2, right3, s23);
+        let left3 = left(subgroup_row + 3u * SIDE, k);
+        s30 = subgroupMatrixMultiplyAccumulate(left3, right0, s30);
+        s31 = subgroupMatrixMultiplyAccumulate(left3, right1, s31);
+        s32 = subgroupMatrixMultiplyAccumulate(left3, right2, s32);
+        s33 = subgroupMatrixMultiplyAccumulate(left3, right3, s33);
+      }
     }
   }
   let sums_at = subgroup * SIDE * SIDE / 2u;
@@ -333,4 +354,26 @@ fn matmul_tensor8(
   subgroupMatrixStore<row_major>(&panels, sums_at + SIDE / 4u, s13, SIDE / 2u);
   workgroupBarrier(); // The sums are there.
   store_sums(sums_at, lane, matrix, row + 1u * SIDE, column + 2u * SIDE);
+  if (HEIGHT > 2u) {
+    workgroupBarrier(); // What lies there was read.
+    subgroupMatrixStore<row_major>(&panels, sums_at, s20, SIDE / 2u);
+    subgroupMatrixStore<row_major>(&panels, sums_at + SIDE / 4u, s21, SIDE / 2u);
+    workgroupBarrier(); // The sums are there.
+    store_sums(sums_at, lane, matrix, row + 2u * SIDE, column + 0u * SIDE);
+    workgroupBarrier(); // What lies there was read.
+    subgroupMatrixStore<row_major>(&panels, sums_at, s22, SIDE / 2u);
+    subgroupMatrixStore<row_major>(&panels, sums_at + SIDE / 4u, s23, SIDE / 2u);
+    workgroupBarrier(); // The sums are there.
+    store_sums(sums_at, lane, matrix, row + 2u * SIDE, column + 2u * SIDE);
+    workgroupBarrier(); // What lies there was read.
+    subgroupMatrixStore<row_major>(&panels, sums_at, s30, SIDE / 2u);
+    subgroupMatrixStore<row_major>(&panels, sums_at + SIDE / 4u, s31, SIDE / 2u);
+    workgroupBarrier(); // The sums are there.
+    store_sums(sums_at, lane, matrix, row + 3u * SIDE, column + 0u * SIDE);
+    workgroupBarrier(); // What lies there was read.
+    subgroupMatrixStore<row_major>(&panels, sums_at, s32, SIDE / 2u);
+    subgroupMatrixStore<row_major>(&panels, sums_at + SIDE / 4u, s33, SIDE / 2u);
+    workgroupBarrier(); // The sums are there.
+    store_sums(sums_at, lane, matrix, row + 3u * SIDE, column + 2u * SIDE);
+  }
 }

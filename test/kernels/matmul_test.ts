@@ -313,6 +313,37 @@ Deno.test("matmulVariant() follows adapter and shape, and says why", () => {
   }
 });
 
+Deno.test("matmulTiles() keeps to what the kernels say of their overrides, on adapters not at hand too", () => {
+  for (const shape of [[8, 64, 64], [64, 64, 64], [8192, 64, 8192]] as const) {
+    for (const variant of ["tensor16", "tensor8"] as const) {
+      const [side, lanes] = variant === "tensor16" ? [16, 32] : [8, 8];
+      for (const tile of matmulTiles(variant, shape)) {
+        const { HEIGHT, SUBGROUPS_Y, SUBGROUPS_X, DEPTH } = tile as Record<string, number>;
+        const threads = lanes * SUBGROUPS_X! * SUBGROUPS_Y!;
+        const rows = HEIGHT! * side * SUBGROUPS_Y!, columns = 4 * side * SUBGROUPS_X!;
+        assert.equal(DEPTH! % side, 0);
+        for (const lines of [rows, columns]) {
+          const loads = lines * DEPTH! / 8 / threads;
+          assert.ok(
+            Number.isInteger(loads) && loads <= 4,
+            `${JSON.stringify(tile)}: ${loads} loads`,
+          );
+        }
+        // With a vector more in each line at most; 48 KiB is what NVIDIA has.
+        const bytes = 16 * (rows * (DEPTH! / 8 + 1) + DEPTH! * (columns / 8 + 1));
+        assert.ok(bytes <= 49152 && threads <= 1024, `${JSON.stringify(tile)}: ${bytes} bytes`);
+      }
+    }
+    for (const tile of matmulTiles("tiled", shape)) {
+      const { X, Y, WIDTH, DEPTH } = tile as Record<string, number>;
+      assert.ok(Y! * DEPTH! / 2 <= X! * Y! && X! * WIDTH! * DEPTH! / 4 <= X! * Y!);
+      assert.equal(DEPTH! % 4, 0);
+      // What every adapter has: 256 invocations, 16 KiB.
+      assert.ok(X! * Y! <= 256 && 16 * DEPTH! * (2 * Y! + WIDTH! * X!) <= 16384);
+    }
+  }
+});
+
 Deno.test("matmul_tensor16.wgsl and matmul_tensor8.wgsl differ by their sizes alone", () => {
   const [text16, text8] = [16, 8].map((side) =>
     Deno.readTextFileSync(new URL(`../../kernels/matmul_tensor${side}.wgsl`, import.meta.url))
