@@ -68,7 +68,6 @@ export async function classifyNuclei(slide: Slide, context: Context): Promise<Re
   if (grid.mppX > COARSEST_MPP) {
     log.warn(`Nuclei are hardly resolved at ${grid.mppX.toFixed(2)} µm/px: many are missed`);
   }
-  const level = slide.levels[grid.level]!;
   const haloPx = haloFor(grid.mppX);
   log.info(
     `Nuclei: tiles of ${corePx} px: ${grid.tiles.length}, at ${grid.mppX.toFixed(3)} µm/px ` +
@@ -89,8 +88,8 @@ export async function classifyNuclei(slide: Slide, context: Context): Promise<Re
           const [xPx, yPx] = [Math.floor(x), Math.floor(y)];
           const picture = await slide.readRegion({
             level: grid.level,
-            x0Px: Math.round(xPx * level.downsample),
-            y0Px: Math.round(yPx * level.downsample),
+            xPx,
+            yPx,
             widthPx: readPx,
             heightPx: readPx,
             signal,

@@ -97,8 +97,8 @@ async function readOverview(
   for (let yPx = 0; yPx < from.heightPx; yPx += rowsPerStrip) {
     const { data } = await slide.readRegion({
       level,
-      x0Px: 0,
-      y0Px: Math.round(yPx * from.downsample),
+      xPx: 0,
+      yPx,
       widthPx: from.widthPx,
       heightPx: Math.min(rowsPerStrip, from.heightPx - yPx),
       ...(signal === undefined ? {} : { signal }),

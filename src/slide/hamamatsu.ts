@@ -196,12 +196,14 @@ class NdpiImage implements TileGrid {
   readonly rows: number;
   readonly intervalHeightPx: number;
   readonly announce: TileGrid["announce"];
+  readonly seamPx: number;
 
   private constructor(readonly layout: NdpiLayout, readonly reduction: 1 | 2 | 4 | 8) {
     this.widthPx = Math.floor(layout.widthPx / reduction);
     this.heightPx = Math.floor(layout.heightPx / reduction);
     this.tileWidthPx = layout.intervalWidthPx / reduction;
     this.intervalHeightPx = layout.intervalHeightPx / reduction;
+    this.seamPx = this.intervalHeightPx;
     this.tileHeightPx = this.intervalHeightPx * layout.intervalsPerTile;
     this.columns = layout.columns;
     this.rows = Math.ceil(layout.intervalRows / layout.intervalsPerTile);

@@ -158,6 +158,7 @@ export async function openLeica(
     return new Mosaic({
       location: source.location,
       format: "leica",
+      snaps: true, // As OpenSlide does with this format's areas alone.
       widthPx: Math.ceil(widthNm / nmPerPixel),
       heightPx: Math.ceil(heightNm / nmPerPixel),
       areas: placed.map(({ directory, xPx, yPx }) => ({

@@ -15,7 +15,7 @@ export interface MosaicArea {
   readonly firstRow: number;
   readonly columns: number;
   readonly rows: number;
-  /** Where the first cell's corner lies in the level, and how far it is to the next; fractions are rounded for each cell. */
+  /** Where the first cell's corner lies in the level, and how far it is to the next. */
   readonly xPx: number;
   readonly yPx: number;
   readonly advanceXPx: number;
@@ -31,14 +31,17 @@ export interface MosaicParts {
   /** At least one. */
   readonly areas: readonly MosaicArea[];
   readonly downsample?: number;
+  /** Whether areas are moved to whole pixels of what is read, towards its corner. */
+  readonly snaps?: boolean;
 }
 
 /** A larger level is a lie: 2 metres at 1 nm a pixel. */
 const MAX_LEVEL_PX = 2 ** 31;
 
 /**
- * A level of areas. Where they overlap the first is seen, and where cells of one do, the one below or to
- * the right, as in OpenSlide (openslide-grid.c, read_tiles; what was painted first stays).
+ * A level of areas. Where they overlap the first is seen, and where cells of one directory do, the one
+ * that is below or to the right in it, as in OpenSlide (openslide-grid.c, read_tiles: from the last on,
+ * what was painted first stays).
  */
 export class Mosaic implements TileGrid {
   readonly widthPx: number;
@@ -51,6 +54,7 @@ export class Mosaic implements TileGrid {
   readonly rows: number;
   readonly announce: TileGrid["announce"];
   readonly #areas: readonly MosaicArea[];
+  readonly #snaps: boolean;
   /** Where each directory's tiles begin among the columns. */
   readonly #columnOf = new Map<TiffDirectory, number>();
 
@@ -58,7 +62,9 @@ export class Mosaic implements TileGrid {
    * @throws {SlideFormatError} where areas lie outside their directories or cells overlap by more than
    *   half; {UnsupportedError} where directories differ in the size of their tiles.
    */
-  constructor({ location, format, widthPx, heightPx, areas, downsample }: MosaicParts) {
+  constructor(
+    { location, format, widthPx, heightPx, areas, downsample, snaps = false }: MosaicParts,
+  ) {
     const [first] = areas;
     if (first === undefined) throw new RangeError("Cannot make a level without areas");
     const { tileWidthPx, tileHeightPx } = first.directory;
@@ -68,6 +74,7 @@ export class Mosaic implements TileGrid {
     this.tileHeightPx = tileHeightPx;
     if (downsample !== undefined) this.downsample = downsample;
     this.#areas = areas;
+    this.#snaps = snaps;
     const broken = (what: string) =>
       new SlideFormatError(`Cannot read the level of "${location}": ${what}`, {
         path: location,
@@ -131,41 +138,47 @@ export class Mosaic implements TileGrid {
     };
   }
 
-  *placements(
-    leftPx: number,
-    topPx: number,
-    rightPx: number,
-    bottomPx: number,
+  placements(
+    xPx: number,
+    yPx: number,
+    widthPx: number,
+    heightPx: number,
   ): Iterable<Placement> {
-    for (const area of this.#areas.toReversed()) {
+    const placements: (Placement & { readonly cellColumn: number; readonly cellRow: number })[] =
+      [];
+    for (const area of this.#areas) {
       const { directory, cellsPerTile } = area;
+      const areaXPx = this.#snaps ? xPx + Math.trunc(area.xPx - xPx) : area.xPx;
+      const areaYPx = this.#snaps ? yPx + Math.trunc(area.yPx - yPx) : area.yPx;
       const cellWidthPx = this.tileWidthPx / cellsPerTile;
       const cellHeightPx = this.tileHeightPx / cellsPerTile;
-      const columns = span(leftPx, rightPx, area.xPx, area.advanceXPx, cellWidthPx, area.columns);
-      const rows = span(topPx, bottomPx, area.yPx, area.advanceYPx, cellHeightPx, area.rows);
-      for (let row = rows.first; row <= rows.last; row++) {
-        for (let column = columns.first; column <= columns.last; column++) {
-          const x = cut(
-            area.firstColumn + column,
-            cellsPerTile,
-            this.tileWidthPx,
-            directory.widthPx,
-          );
-          const y = cut(area.firstRow + row, cellsPerTile, this.tileHeightPx, directory.heightPx);
+      const columns = span(xPx, widthPx, areaXPx, area.advanceXPx, cellWidthPx, area.columns);
+      const rows = span(yPx, heightPx, areaYPx, area.advanceYPx, cellHeightPx, area.rows);
+      for (let row = rows.last; row >= rows.first; row--) {
+        for (let column = columns.last; column >= columns.first; column--) {
+          const cellColumn = area.firstColumn + column, cellRow = area.firstRow + row;
+          const x = cut(cellColumn, cellsPerTile, this.tileWidthPx, directory.widthPx);
+          const y = cut(cellRow, cellsPerTile, this.tileHeightPx, directory.heightPx);
           if (x.sizePx <= 0 || y.sizePx <= 0) continue;
-          yield {
+          placements.push({
+            cellColumn,
+            cellRow,
             column: this.#columnOf.get(directory)! + x.tile,
             row: y.tile,
             tileXPx: x.fromPx,
             tileYPx: y.fromPx,
+            tileEndXPx: x.endPx,
+            tileEndYPx: y.endPx,
             widthPx: x.sizePx,
             heightPx: y.sizePx,
-            xPx: Math.round(area.xPx + column * area.advanceXPx),
-            yPx: Math.round(area.yPx + row * area.advanceYPx),
-          };
+            xPx: areaXPx + column * area.advanceXPx,
+            yPx: areaYPx + row * area.advanceYPx,
+          });
         }
       }
     }
+    if (this.#columnOf.size > 1) return placements;
+    return placements.sort((a, b) => b.cellRow - a.cellRow || b.cellColumn - a.cellColumn);
   }
 
   async readTile(column: number, row: number, signal?: AbortSignal): Promise<RawTile> {
@@ -178,35 +191,35 @@ export class Mosaic implements TileGrid {
   }
 }
 
-/** Cells along an axis that may touch what lies from `from` to `to`. */
+/** Cells along an axis that may touch what begins at `from`. */
 function span(
   from: number,
-  to: number,
+  length: number,
   start: number,
   advance: number,
   size: number,
   count: number,
 ): { first: number; last: number } {
-  // A pixel more at both ends for what is rounded.
+  // A pixel more at both ends for what lies between pixels.
   return {
     first: Math.max(0, Math.floor((from - start - size - 1) / advance)),
-    last: Math.min(count - 1, Math.ceil((to - start + 1) / advance)),
+    last: Math.min(count - 1, Math.ceil((from + length - start + 1) / advance)),
   };
 }
 
-/** The part of a tile that a cell is, along an axis, without padding behind the picture's end. */
+/**
+ * The part of a tile that a cell is, along an axis: from where on, which may be between pixels, how many
+ * pixels it takes, and where the tile ends, without padding behind the picture's end.
+ */
 function cut(
   cell: number,
   cellsPerTile: number,
   tileSizePx: number,
   pictureSizePx: number,
-): { tile: number; fromPx: number; sizePx: number } {
+): { tile: number; fromPx: number; sizePx: number; endPx: number } {
   const tile = Math.floor(cell / cellsPerTile);
-  const part = cell % cellsPerTile;
-  const fromPx = Math.round(part * tileSizePx / cellsPerTile);
-  const toPx = Math.min(
-    Math.round((part + 1) * tileSizePx / cellsPerTile),
-    pictureSizePx - tile * tileSizePx,
-  );
-  return { tile, fromPx, sizePx: toPx - fromPx };
+  const fromPx = cell % cellsPerTile * tileSizePx / cellsPerTile;
+  const sizePx = Math.ceil(tileSizePx / cellsPerTile);
+  const endPx = Math.min(tileSizePx, pictureSizePx - tile * tileSizePx);
+  return { tile, fromPx, endPx, sizePx: Math.min(sizePx, Math.ceil(endPx - fromPx)) };
 }

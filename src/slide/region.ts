@@ -3,20 +3,25 @@
 import { CodecError, UnsupportedError } from "../errors.ts";
 import { TileDecoder } from "./codec.ts";
 import { AreaFilter } from "./area_filter.ts";
+import { Blending, cutBetween, isWhole, type PaintedTile } from "./blend.ts";
 import { levelProperties } from "./properties.ts";
-import type { Level, Picture, Properties, RawTile, Region, Slide } from "./slide.ts";
+import type { Level, Picture, Properties, RawTile, Region, ScaledRegion, Slide } from "./slide.ts";
 import { convertToSrgb, type SrgbTable } from "./srgb.ts";
 
 /** A rectangle of a tile, and where it lies. */
 export interface Placement {
   readonly column: number;
   readonly row: number;
-  /** Its corner in the tile, and its size. */
+  /** Its corner in the tile, between pixels perhaps. */
   readonly tileXPx: number;
   readonly tileYPx: number;
+  /** Its size, whole pixels. */
   readonly widthPx: number;
   readonly heightPx: number;
-  /** Where the corner lies in the grid's pixels. */
+  /** Where what is a picture in the tile ends; where the rectangle does, where absent. */
+  readonly tileEndXPx?: number;
+  readonly tileEndYPx?: number;
+  /** Where the corner lies in the grid's pixels, fractions too. */
   readonly xPx: number;
   readonly yPx: number;
 }
@@ -35,15 +40,20 @@ export interface TileGrid {
   /** Level-0 pixels per pixel, where the file knows it better than the sizes. */
   readonly downsample?: number;
   /**
-   * What lies in a rectangle of the grid, of which it may give more, in the order it is painted.
-   * Absent where each tile adjoins the next.
+   * What lies in a rectangle of the grid, which may begin between pixels, and perhaps more; of what
+   * overlaps the first is seen. Absent where each tile adjoins the next.
    */
   placements?(
-    leftPx: number,
-    topPx: number,
-    rightPx: number,
-    bottomPx: number,
+    xPx: number,
+    yPx: number,
+    widthPx: number,
+    heightPx: number,
   ): Iterable<Placement>;
+  /**
+   * Rows of a tile that OpenSlide takes for a tile and paints without opacity (Hamamatsu's), which shows
+   * where tiles lie between pixels; absent where OpenSlide's tiles are these.
+   */
+  readonly seamPx?: number;
   readTile(column: number, row: number, signal?: AbortSignal): Promise<RawTile>;
   /** The level of which missing tiles are made, filtered; absent where they are background. */
   readonly finer?: number;
@@ -131,9 +141,99 @@ class TileCache {
   }
 }
 
-/** The tiles of a plain grid that a rectangle touches. */
+/** A part of a region along an axis: its beginning in the region, and in the level. */
+interface Piece {
+  readonly atPx: number;
+  readonly sizePx: number;
+  readonly originPx: number;
+}
+
+/** OpenSlide reads at most so much at a time, and rounds where each piece begins (openslide.c). */
+const PIECE_PX = 4096;
+/** Less than pixman sees of a pixel. */
+const SAME_PX = 2 ** -20;
+
+/**
+ * Where a side of a region lies in a level, as OpenSlide has it: level-0 pixels divided by the
+ * downsample, left of the slide rounded towards it, and every 4096 pixels anew from a whole level-0 pixel.
+ * Pieces that continue each other are one, unless `seams` says that their ends make a difference.
+ */
+function piecesOf(x0Px: number, sizePx: number, downsample: number, seams: boolean): Piece[] {
+  const pieces: Piece[] = [];
+  for (let atPx = 0; atPx < sizePx; atPx += PIECE_PX) {
+    const from = x0Px + Math.trunc(atPx * downsample);
+    const originPx = from < 0 ? -Math.trunc(-from / downsample) : from / downsample;
+    pieces.push({ atPx, sizePx: Math.min(PIECE_PX, sizePx - atPx), originPx });
+  }
+  const [first] = pieces as [Piece];
+  const isOne = pieces.every(({ atPx, originPx }) =>
+    Math.abs(originPx - first.originPx - atPx) < SAME_PX && (!seams || isWhole(originPx))
+  );
+  return isOne ? [{ atPx: 0, sizePx, originPx: first.originPx }] : pieces;
+}
+
+function checkSize(widthPx: number, heightPx: number): void {
+  if (
+    !Number.isSafeInteger(widthPx) || !Number.isSafeInteger(heightPx) || widthPx < 1 ||
+    heightPx < 1 || widthPx * heightPx * 3 > MAX_REGION_BYTES
+  ) {
+    throw new RangeError(
+      `Cannot read a region of ${widthPx} × ${heightPx} pixels: ` +
+        `sides are integers of at least 1, and all of it at most ${MAX_REGION_BYTES} bytes`,
+    );
+  }
+}
+
+/** The rectangle of a decoded tile that is placed. */
+function partOf(data: Uint8Array, grid: TileGrid, place: Placement): PaintedTile {
+  const { tileXPx, tileYPx, widthPx, heightPx } = place;
+  const { tileEndXPx = tileXPx + widthPx, tileEndYPx = tileYPx + heightPx } = place;
+  const strideBytes = 3 * grid.tileWidthPx;
+  if (isWhole(tileXPx) && isWhole(tileYPx)) {
+    const x = Math.round(tileXPx), y = Math.round(tileYPx);
+    return { data, offsetBytes: y * strideBytes + 3 * x, strideBytes, widthPx, heightPx };
+  }
+  const whole = { data, offsetBytes: 0, strideBytes, widthPx: tileEndXPx, heightPx: tileEndYPx };
+  return cutBetween(whole, tileXPx, tileYPx, widthPx, heightPx);
+}
+
+/** A picture that tiles are copied into, the last in front. */
+class Copying {
+  readonly #data: Uint8Array;
+
+  constructor(
+    readonly widthPx: number,
+    readonly heightPx: number,
+    background: readonly [number, number, number],
+  ) {
+    const data = this.#data = new Uint8Array(widthPx * heightPx * 3);
+    const [red, green, blue] = background;
+    if (red === green && green === blue) data.fill(red);
+    else for (let i = 0; i < data.length; i += 3) data.set(background, i);
+  }
+
+  paint(tile: PaintedTile, xPx: number, yPx: number): void {
+    const x = Math.round(xPx), y = Math.round(yPx);
+    const fromX = Math.max(0, x), toX = Math.min(this.widthPx, x + tile.widthPx);
+    if (fromX >= toX) return;
+    const toY = Math.min(this.heightPx, y + tile.heightPx);
+    for (let row = Math.max(0, y); row < toY; row++) {
+      const from = tile.offsetBytes + (row - y) * tile.strideBytes + 3 * (fromX - x);
+      this.#data.set(
+        tile.data.subarray(from, from + 3 * (toX - fromX)),
+        3 * (row * this.widthPx + fromX),
+      );
+    }
+  }
+
+  over(): Uint8Array {
+    return this.#data;
+  }
+}
+
+/** The tiles of a plain grid that a rectangle touches, without what pads them behind its end. */
 function* adjoining(
-  { tileWidthPx, tileHeightPx }: TileGrid,
+  { widthPx, heightPx, tileWidthPx, tileHeightPx }: TileGrid,
   leftPx: number,
   topPx: number,
   rightPx: number,
@@ -147,10 +247,28 @@ function* adjoining(
         row,
         tileXPx: 0,
         tileYPx: 0,
-        widthPx: tileWidthPx,
-        heightPx: tileHeightPx,
+        widthPx: Math.min(tileWidthPx, widthPx - column * tileWidthPx),
+        heightPx: Math.min(tileHeightPx, heightPx - row * tileHeightPx),
         xPx: column * tileWidthPx,
         yPx: row * tileHeightPx,
+      };
+    }
+  }
+}
+
+/** Tiles in strips of so many rows. */
+function* cutAtSeams(
+  placements: Iterable<Placement>,
+  seamPx: number | undefined,
+): Iterable<Placement> {
+  for (const place of placements) {
+    const step = seamPx ?? place.heightPx;
+    for (let at = 0; at < place.heightPx; at += step) {
+      yield {
+        ...place,
+        tileYPx: at,
+        yPx: place.yPx + at,
+        heightPx: Math.min(step, place.heightPx - at),
       };
     }
   }
@@ -239,22 +357,44 @@ export class TiledSlide implements Slide {
   }
 
   async readRegion(region: Region): Promise<Picture> {
-    if (region.mpp !== undefined) return await this.#readAtMpp(region, region.mpp);
-    const { level, x0Px, y0Px, widthPx, heightPx, signal } = region;
+    if (region.mpp !== undefined) return await this.#readAtMpp(region);
+    const { level, widthPx, heightPx, signal } = region;
     const grid = this.#parts.levels[level];
     const at = this.levels[level];
+    const [x, y] = region.xPx === undefined ? [region.x0Px, region.y0Px] : [region.xPx, region.yPx];
     if (
-      grid === undefined || at === undefined || !Number.isSafeInteger(x0Px) ||
-      !Number.isSafeInteger(y0Px)
+      grid === undefined || at === undefined || !Number.isSafeInteger(x) ||
+      !Number.isSafeInteger(y)
     ) {
       throw new RangeError(
-        `Cannot read a region at (${x0Px}, ${y0Px}) of level ${level}: ` +
+        `Cannot read a region at (${x}, ${y}) of level ${level}: ` +
           `there are levels 0 to ${this.levels.length - 1}, and corners are integers`,
       );
     }
-    const xPx = Math.round(x0Px / at.downsample);
-    const yPx = Math.round(y0Px / at.downsample);
-    return await this.#readGrid(grid, level, xPx, yPx, widthPx, heightPx, signal);
+    if (region.xPx !== undefined) {
+      return await this.#readGrid(grid, level, x, y, widthPx, heightPx, signal);
+    }
+    checkSize(widthPx, heightPx);
+    const seams = grid.seamPx !== undefined;
+    const across = piecesOf(x, widthPx, at.downsample, seams);
+    const down = piecesOf(y, heightPx, at.downsample, seams);
+    const read = (x: Piece, y: Piece) =>
+      this.#readGrid(grid, level, x.originPx, y.originPx, x.sizePx, y.sizePx, signal);
+    if (across.length === 1 && down.length === 1) return await read(across[0]!, down[0]!);
+    const data = new Uint8Array(widthPx * heightPx * 3);
+    for (const y of down) {
+      for (const x of across) {
+        const piece = await read(x, y);
+        for (let row = 0; row < y.sizePx; row++) {
+          const from = 3 * row * x.sizePx;
+          data.set(
+            piece.data.subarray(from, from + 3 * x.sizePx),
+            3 * ((y.atPx + row) * widthPx + x.atPx),
+          );
+        }
+      }
+    }
+    return { data, widthPx, heightPx };
   }
 
   get badTiles(): number {
@@ -278,8 +418,8 @@ export class TiledSlide implements Slide {
   }
 
   /** Reads what the rectangle covers of the best level, and filters it by area. */
-  async #readAtMpp(region: Region, mpp: number): Promise<Picture> {
-    const { x0Px, y0Px, widthPx, heightPx, signal } = region;
+  async #readAtMpp(region: ScaledRegion): Promise<Picture> {
+    const { mpp, x0Px, y0Px, widthPx, heightPx, signal } = region;
     const { mppX, mppY } = this.#mpp();
     const level = this.levelFor(mpp);
     const { downsample } = this.levels[level]!;
@@ -358,7 +498,10 @@ export class TiledSlide implements Slide {
     return await this.#readGrid(grid, name, 0, 0, widthPx, heightPx);
   }
 
-  /** Reads a rectangle in the grid's own pixels. `name` is the level's index or the picture's name. */
+  /**
+   * Reads a rectangle that begins somewhere in the grid's own pixels. `name` is the level's index or
+   * the picture's name.
+   */
   async #readGrid(
     grid: TileGrid,
     name: number | string,
@@ -368,57 +511,51 @@ export class TiledSlide implements Slide {
     heightPx: number,
     signal?: AbortSignal,
   ): Promise<Picture> {
-    if (
-      !Number.isSafeInteger(widthPx) || !Number.isSafeInteger(heightPx) || widthPx < 1 ||
-      heightPx < 1 || widthPx * heightPx * 3 > MAX_REGION_BYTES
-    ) {
-      throw new RangeError(
-        `Cannot read a region of ${widthPx} × ${heightPx} pixels: ` +
-          `sides are integers of at least 1, and all of it at most ${MAX_REGION_BYTES} bytes`,
-      );
-    }
+    checkSize(widthPx, heightPx);
     signal?.throwIfAborted();
-    const data = new Uint8Array(widthPx * heightPx * 3);
-    const [red, green, blue] = this.background;
-    if (red === green && green === blue) data.fill(red);
-    else for (let i = 0; i < data.length; i += 3) data.set(this.background, i);
-    const picture = { data, widthPx, heightPx };
-
-    const left = Math.max(0, xPx), top = Math.max(0, yPx);
-    const right = Math.min(grid.widthPx, xPx + widthPx);
-    const bottom = Math.min(grid.heightPx, yPx + heightPx);
-    if (left >= right || top >= bottom) return picture;
-    const touched = grid.placements?.(left, top, right, bottom) ??
-      adjoining(grid, left, top, right, bottom);
+    const left = Math.max(0, Math.floor(xPx)), top = Math.max(0, Math.floor(yPx));
+    const right = Math.min(grid.widthPx, Math.ceil(xPx + widthPx));
+    const bottom = Math.min(grid.heightPx, Math.ceil(yPx + heightPx));
     const isSeen = (place: Placement) =>
       place.xPx < right && place.xPx + place.widthPx > left &&
       place.yPx < bottom && place.yPx + place.heightPx > top;
+    const isEmpty = left >= right || top >= bottom;
+    const overlapping = isEmpty ? [] : grid.placements && [
+      ...grid.placements(xPx, yPx, widthPx, heightPx),
+    ].filter(isSeen);
+    const isBlended = overlapping === undefined
+      ? !isWhole(xPx) || !isWhole(yPx)
+      : overlapping.some((place) =>
+        !isWhole(place.xPx - xPx) || !isWhole(place.yPx - yPx) || !isWhole(place.tileXPx) ||
+        !isWhole(place.tileYPx)
+      );
+    const canvas = isBlended
+      ? new Blending(widthPx, heightPx)
+      : new Copying(widthPx, heightPx, this.background);
+    // What is copied hides what was there, what is blended goes behind it; from the last tile on, as
+    // OpenSlide does, since rounding makes a difference.
+    const touched = overlapping !== undefined
+      ? isBlended ? overlapping : overlapping.reverse()
+      : isBlended
+      ? [...cutAtSeams(adjoining(grid, left, top, right, bottom), grid.seamPx)].reverse()
+      : adjoining(grid, left, top, right, bottom);
+    const inOrder = isBlended || overlapping !== undefined;
     // Aborted when the region is read or has failed: nobody waits for what was announced then.
     const announced = new AbortController();
     const placements = (grid.announce === undefined ? touched : announcing(touched, (places) => {
       const missing = places.filter((place) =>
-        isSeen(place) && !this.#cache.has(tileKey(name, place.column, place.row))
+        !this.#cache.has(tileKey(name, place.column, place.row))
       );
       grid.announce!(missing, announced.signal);
     }))[Symbol.iterator]();
     let isDone = false;
 
     const paint = async (place: Placement, before: Promise<void> | undefined) => {
-      const fromX = Math.max(left, place.xPx), fromY = Math.max(top, place.yPx);
-      const toX = Math.min(right, place.xPx + place.widthPx);
-      const toY = Math.min(bottom, place.yPx + place.heightPx);
-      if (fromX >= toX || fromY >= toY) return;
       const tile = await this.#tile(grid, name, place.column, place.row, signal);
       await before;
       if (tile === undefined) return;
-      const tileX = place.xPx - place.tileXPx, tileY = place.yPx - place.tileYPx;
-      for (let y = fromY; y < toY; y++) {
-        const from = 3 * ((y - tileY) * grid.tileWidthPx + fromX - tileX);
-        data.set(
-          tile.subarray(from, from + 3 * (toX - fromX)),
-          3 * ((y - yPx) * widthPx + fromX - xPx),
-        );
-      }
+      const isRgb = grid.seamPx !== undefined;
+      canvas.paint(partOf(tile, grid, place), place.xPx - xPx, place.yPx - yPx, isRgb);
     };
     // A file in the page cache and a decoder on this thread are promises already kept, after which
     // no timer and no signal handler would run before the region is read.
@@ -454,7 +591,7 @@ export class TiledSlide implements Slide {
           return;
         }
         const painted = paint(next.value, last);
-        if (grid.placements !== undefined) last = painted;
+        if (inOrder) last = painted;
         await painted;
       }
     });
@@ -467,7 +604,7 @@ export class TiledSlide implements Slide {
     } finally {
       announced.abort();
     }
-    return picture;
+    return { data: canvas.over(this.background), widthPx, heightPx };
   }
 
   /** A tile that the file lacks, made of a finer level. */

@@ -89,31 +89,51 @@ export interface Picture {
 }
 
 interface Rectangle {
-  /** Corner in level-0 pixels, integers, may lie outside the slide. */
-  readonly x0Px: number;
-  readonly y0Px: number;
   /** Size in the pixels that are read, integers of at least 1. */
   readonly widthPx: number;
   readonly heightPx: number;
   readonly signal?: AbortSignal;
 }
 
-/** A rectangle in a level's own pixels. */
-export interface LevelRegion extends Rectangle {
+interface Corner0 {
+  /** Corner in level-0 pixels, integers, may lie outside the slide. */
+  readonly x0Px: number;
+  readonly y0Px: number;
+  readonly xPx?: undefined;
+  readonly yPx?: undefined;
+}
+
+/**
+ * A rectangle of a level, OpenSlide's `read_region`. A corner that lies between the level's pixels is
+ * taken as it is: pixels are interpolated, as OpenSlide's are.
+ */
+export interface LevelRegion extends Rectangle, Corner0 {
   /** Index into `Slide.levels`. */
   readonly level: number;
   readonly mpp?: undefined;
 }
 
+/** A rectangle in a level's own pixels, which are as they were decoded. */
+export interface PixelRegion extends Rectangle {
+  /** Index into `Slide.levels`. */
+  readonly level: number;
+  /** Corner in the level's own pixels, integers, may lie outside the slide. */
+  readonly xPx: number;
+  readonly yPx: number;
+  readonly x0Px?: undefined;
+  readonly y0Px?: undefined;
+  readonly mpp?: undefined;
+}
+
 /** A rectangle at a scale: filtered by area from the level that `Slide.levelFor` names. */
-export interface ScaledRegion extends Rectangle {
+export interface ScaledRegion extends Rectangle, Corner0 {
   /** Micrometres per pixel. */
   readonly mpp: number;
   readonly level?: undefined;
 }
 
 /** A rectangle to read, at a level or at a scale. */
-export type Region = LevelRegion | ScaledRegion;
+export type Region = LevelRegion | PixelRegion | ScaledRegion;
 
 /** Properties that this project reads itself, beside OpenSlide's names with their values. */
 export interface Properties {

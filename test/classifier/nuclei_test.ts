@@ -158,14 +158,10 @@ Deno.test("classifyNuclei() gives positions in level-0 pixels on any level of a 
   const slide: Slide = {
     ...large,
     levels: [base!, { ...small.levels[0]!, downsample: 4 }],
-    readRegion: ({ level, mpp: _, ...region }) => {
-      assert.equal(level, 1, "the level that is as fine as wanted");
-      return small.readRegion({
-        ...region,
-        level: 0,
-        x0Px: Math.round(region.x0Px / 4),
-        y0Px: Math.round(region.y0Px / 4),
-      });
+    readRegion: (region) => {
+      assert.equal(region.level, 1, "the level that is as fine as wanted");
+      assert(region.xPx !== undefined, "in its own pixels, between which nothing is interpolated");
+      return small.readRegion({ ...region, level: 0 });
     },
   };
   // The overview of 2400 × 1800 px is made from level 0, so a known one is asked for first.
@@ -271,7 +267,7 @@ Deno.test("classifyNuclei() fails as reading fails, and keeps nothing", async ()
   const slide = pictureSlide(crop, 0.5);
   const { readRegion } = slide;
   slide.readRegion = (region) =>
-    region.x0Px < 0 ? Promise.reject(new Error("a broken tile")) : readRegion(region);
+    region.xPx! < 0 ? Promise.reject(new Error("a broken tile")) : readRegion(region);
   await assert.rejects(classifyNuclei(slide, context), /a broken tile/);
   assert.deepEqual(context.kept, []);
 });

@@ -6,7 +6,7 @@
  *       levels                       "N w h downsample ..." on one line
  *       version                      OpenSlide's version
  *       properties                   "N", then name and value, each after its length in bytes
- *       region LEVEL X Y W H         W*H*3 bytes of RGB over white, or "error ..." (see below)
+ *       region LEVEL X Y W H         W*H*3 bytes of RGB over the background, or "error ..." (see below)
  *     Before region's bytes comes a line "ok" or "error MESSAGE".
  *   openslide_peer tiles FILE LEVEL TILE THREADS     reads a level tile by tile, in order
  *   openslide_peer regions FILE LEVEL SIDE COUNT     reads seeded random squares
@@ -50,8 +50,21 @@ static void to_rgb(const uint32_t *argb, uint8_t *rgb, int64_t pixels) {
   }
 }
 
+/* The same over a colour. */
+static void to_rgb_over(uint32_t over, const uint32_t *argb, uint8_t *rgb, int64_t pixels) {
+  for (int64_t i = 0; i < pixels; i++) {
+    uint32_t p = argb[i], rest = 255 - (p >> 24);
+    for (int channel = 0, shift = 16; channel < 3; channel++, shift -= 8) {
+      uint32_t c = ((p >> shift) & 255) + (((over >> shift) & 255) * rest + 127) / 255;
+      rgb[3 * i + channel] = c > 255 ? 255 : c;
+    }
+  }
+}
+
 static int serve(const char *file) {
   openslide_t *slide = open_or_die(file);
+  const char *colour = openslide_get_property_value(slide, OPENSLIDE_PROPERTY_NAME_BACKGROUND_COLOR);
+  uint32_t background = colour == NULL ? 0xffffff : strtoul(colour, NULL, 16);
   char line[256];
   while (fgets(line, sizeof line, stdin) != NULL) {
     int32_t level;
@@ -86,7 +99,7 @@ static int serve(const char *file) {
         printf("error %s\n", error);
         return 0;
       }
-      to_rgb(argb, rgb, w * h);
+      to_rgb_over(background, argb, rgb, w * h);
       printf("ok\n");
       fwrite(rgb, 3, (size_t) w * h, stdout);
       free(argb);

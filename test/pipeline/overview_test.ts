@@ -46,10 +46,9 @@ function pyramid(levels: readonly Picture[]): Slide & { readonly reads: Region[]
       await Promise.resolve();
       region.signal?.throwIfAborted();
       reads.push(region);
-      const { data, widthPx, heightPx } = levels[region.level!]!;
-      assert.deepEqual([region.x0Px, region.widthPx], [0, widthPx]);
-      const ratio = (base!.widthPx / widthPx + base!.heightPx / heightPx) / 2;
-      const top = Math.round(region.y0Px / ratio);
+      const { data, widthPx } = levels[region.level!]!;
+      assert.deepEqual([region.xPx, region.widthPx], [0, widthPx]);
+      const top = region.yPx!;
       return {
         data: data.slice(3 * top * widthPx, 3 * (top + region.heightPx) * widthPx),
         widthPx,

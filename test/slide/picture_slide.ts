@@ -14,10 +14,11 @@ export function pictureSlide({ data, widthPx, heightPx }: Picture, mpp: number |
     // deno-lint-ignore require-await -- async so that an abort rejects
     async readRegion(region: Region): Promise<Picture> {
       region.signal?.throwIfAborted();
+      const { xPx = region.x0Px!, yPx = region.y0Px! } = region;
       const out = new Uint8Array(region.widthPx * region.heightPx * 3).fill(255);
       for (let y = 0; y < region.heightPx; y++) {
         for (let x = 0; x < region.widthPx; x++) {
-          const [sx, sy] = [region.x0Px + x, region.y0Px + y];
+          const [sx, sy] = [xPx + x, yPx + y];
           if (sx < 0 || sy < 0 || sx >= widthPx || sy >= heightPx) continue;
           const from = 3 * (sy * widthPx + sx);
           out.set(data.subarray(from, from + 3), 3 * (y * region.widthPx + x));

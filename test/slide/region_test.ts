@@ -91,32 +91,110 @@ function cut(
   return out;
 }
 
-Deno.test("TiledSlide.readRegion() gives any rectangle of any level", async () => {
-  const grids = [
-    new Tiles(200, 150, 32, 24),
-    new Tiles(100, 75, 32, 24),
-    new Tiles(50, 37, 64, 64),
-  ];
+const PYRAMID = () => [
+  new Tiles(200, 150, 32, 24),
+  new Tiles(100, 75, 32, 24),
+  new Tiles(50, 37, 64, 64),
+];
+
+Deno.test("TiledSlide.readRegion() gives any rectangle of any level in its own pixels", async () => {
+  const grids = PYRAMID();
   for (const decoders of [0, 2]) {
     const slide = slideOf(grids, { decoders });
     const random = uniform(1);
     const between = (low: number, high: number) => Math.floor(low + random() * (high - low + 1));
     for (let i = 0; i < 150; i++) {
       const level = between(0, 2);
-      const { downsample } = slide.levels[level]!;
-      const [x0Px, y0Px] = [between(-60, 230), between(-60, 180)];
+      const [xPx, yPx] = [between(-60, 230 >> level), between(-60, 180 >> level)];
       const [widthPx, heightPx] = [between(1, 120), between(1, 120)];
-      const picture = await slide.readRegion({ level, x0Px, y0Px, widthPx, heightPx });
-      const [x, y] = [Math.round(x0Px / downsample), Math.round(y0Px / downsample)];
-      const expected = cut(grids[level]!, x, y, widthPx, heightPx);
-      assert.deepEqual(
-        picture,
-        { data: expected, widthPx, heightPx },
-        JSON.stringify({ level, x0Px, y0Px }),
-      );
+      const picture = await slide.readRegion({ level, xPx, yPx, widthPx, heightPx });
+      const expected = cut(grids[level]!, xPx, yPx, widthPx, heightPx);
+      const where = JSON.stringify({ level, xPx, yPx });
+      assert.ok(Buffer.compare(picture.data, expected) === 0, where);
+      if (level > 0) continue;
+      const same = await slide.readRegion({ level, x0Px: xPx, y0Px: yPx, widthPx, heightPx });
+      assert.ok(Buffer.compare(same.data, expected) === 0, where);
     }
     await slide.close();
   }
+});
+
+/** A region whose corner lies between pixels, each a mean of up to four, in f64. */
+function interpolated(
+  grid: Tiles,
+  x: number,
+  y: number,
+  width: number,
+  height: number,
+  background: readonly number[],
+): Float64Array {
+  const [left, top] = [Math.floor(x), Math.floor(y)];
+  const whole = cut(grid, left, top, width + 1, height + 1, background);
+  const [fx, fy] = [x - left, y - top];
+  return Float64Array.from({ length: width * height * 3 }, (_, i) => {
+    const [column, row, channel] = [Math.floor(i / 3) % width, Math.floor(i / 3 / width), i % 3];
+    const at = (dx: number, dy: number) =>
+      whole[3 * ((row + dy) * (width + 1) + column + dx) + channel]!;
+    return (at(0, 0) * (1 - fx) + at(1, 0) * fx) * (1 - fy) +
+      (at(0, 1) * (1 - fx) + at(1, 1) * fx) * fy;
+  });
+}
+
+Deno.test("TiledSlide.readRegion() interpolates where a corner lies between a level's pixels", async () => {
+  const grids = PYRAMID();
+  const background = [250, 10, 100] as const;
+  const slide = slideOf(grids, { background });
+  const random = uniform(2);
+  const between = (low: number, high: number) => Math.floor(low + random() * (high - low + 1));
+  for (let i = 0; i < 150; i++) {
+    const level = between(1, 2);
+    const { downsample } = slide.levels[level]!;
+    const [x0Px, y0Px] = [between(-60, 230), between(-60, 180)];
+    const [widthPx, heightPx] = [between(1, 120), between(1, 120)];
+    const { data } = await slide.readRegion({ level, x0Px, y0Px, widthPx, heightPx });
+    // What begins left of the slide does so at a whole pixel, rounded towards the slide.
+    const at = (px: number) => px < 0 ? Math.ceil(px / downsample) : px / downsample;
+    const expected = interpolated(
+      grids[level]!,
+      at(x0Px),
+      at(y0Px),
+      widthPx,
+      heightPx,
+      background,
+    );
+    for (const [k, value] of data.entries()) {
+      // Each of up to four tiles that meet in a pixel is cut to a byte, and so is the background.
+      const difference = Math.abs(value - expected[k]!);
+      assert.ok(difference < 4, `${JSON.stringify({ level, x0Px, y0Px })}: ${difference} at ${k}`);
+    }
+  }
+  await slide.close();
+});
+
+Deno.test("TiledSlide.readRegion() reads a large region in pieces that begin at whole level-0 pixels", async () => {
+  const [widthPx, heightPx] = [9000, 4];
+  const small = new Tiles(widthPx, heightPx, 3000, 4);
+  // A downsample of 3.0001…: 4096 pixels on, a piece begins 0.41 level-0 pixels before its place.
+  const slide = slideOf([new Tiles(27_001, 12, 27_001, 12), small]);
+  const { downsample } = slide.levels[1]!;
+  const { data } = await slide.readRegion({
+    level: 1,
+    x0Px: 3,
+    y0Px: 0,
+    widthPx: 8000,
+    heightPx: 4,
+  });
+  for (const atPx of [0, 4096]) {
+    const x = (3 + Math.floor(atPx * downsample)) / downsample;
+    const expected = interpolated(small, x, 0, 1000, 4, [255, 255, 255]);
+    for (let y = 0; y < 4; y++) {
+      for (let k = 0; k < 3000; k++) {
+        const value = data[3 * (y * 8000 + atPx) + k]!;
+        assert.ok(Math.abs(value - expected[3000 * y + k]!) < 2, `${atPx}, ${y}, ${k}`);
+      }
+    }
+  }
+  await slide.close();
 });
 
 Deno.test("TiledSlide.levels says downsamples as OpenSlide does, the mean of both axes", () => {
