@@ -9,6 +9,7 @@
 
 import code from "./conv2d.wgsl" with { type: "text" };
 import codeDepthwise from "./conv2d_depthwise.wgsl" with { type: "text" };
+import codeDepthwiseSliding from "./conv2d_depthwise_sliding.wgsl" with { type: "text" };
 import codeGrouped from "./conv2d_grouped.wgsl" with { type: "text" };
 import codeSubgroup8 from "./conv2d_subgroup8.wgsl" with { type: "text" };
 import codeSubgroup8Narrow from "./conv2d_subgroup8_narrow.wgsl" with { type: "text" };
@@ -126,6 +127,9 @@ const VEC4S = "array<vec4<Element>>";
 const kernels = {
   conv2d: defineKernel(literal("conv2d", code, VEC4S)),
   conv2d_depthwise: defineKernel(literal("conv2d_depthwise", codeDepthwise, VEC4S)),
+  conv2d_depthwise_sliding: defineKernel(
+    literal("conv2d_depthwise_sliding", codeDepthwiseSliding, VEC4S),
+  ),
   conv2d_grouped: defineKernel(literal("conv2d_grouped", codeGrouped, "array<Element>")),
   conv2d_subgroup8: defineKernel(
     literal("conv2d_subgroup8", codeSubgroup8, VEC4S, ["subgroups"]),
@@ -223,7 +227,14 @@ export function conv2dKernels(
   const { dilationY = 1, dilationX = 1 } = options;
   const each = groupChannels(channels, groups);
   const outEach = groupChannels(outChannels, groups);
-  if (each === 1 && outEach === 1) return ["conv2d_depthwise", "conv2d_grouped"];
+  if (each === 1 && outEach === 1) {
+    const depthwise: Conv2dKernel[] = ["conv2d_depthwise", "conv2d_grouped"];
+    // What a slide saves is as much as the filter is wide.
+    if (strideX === 1 && dilationX === 1) {
+      depthwise.splice(kernelWidth > 1 ? 0 : 1, 0, "conv2d_depthwise_sliding");
+    }
+    return depthwise;
+  }
   if (each % 4 !== 0 || outEach % 4 !== 0) return ["conv2d_grouped"];
 
   const multiplies = (side: number) =>
@@ -548,6 +559,8 @@ function gridOf(
   switch (kernel) {
     case "conv2d_depthwise":
       return [...row(quads * out_channels4 / 64), 1];
+    case "conv2d_depthwise_sliding":
+      return [...row(images * outHeight * Math.ceil(outWidth / 8) * out_channels4 / 64), 1];
     case "conv2d_grouped":
       return [...row(pixels * out_channels4 / 64), 1];
     default:

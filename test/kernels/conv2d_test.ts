@@ -402,7 +402,8 @@ Deno.test("conv2dKernels() takes what an adapter offers", () => {
   assert.equal(first(adapter(false, 64, 16), { ...dense, type: "f16" }), "conv2d_tiled");
   assert.equal(first(nvidia, { ...dense, type: "f16", groups: 16 }), "conv2d");
   for (const any of [lavapipe, adapter(true), nvidia]) {
-    assert.equal(first(any, { ...dense, groups: 64 }), "conv2d_depthwise");
+    assert.equal(first(any, { ...dense, groups: 64 }), "conv2d_depthwise_sliding");
+    assert.equal(first(any, { ...dense, groups: 64, strideX: 2 }), "conv2d_depthwise");
     assert.equal(first(any, { ...dense, outChannels: 128, groups: 64 }), "conv2d_grouped");
     assert.equal(first(any, { ...dense, groups: 32 }), "conv2d_grouped");
   }
