@@ -1,5 +1,6 @@
 /** What is benched of each kernel: shapes that models and slides really have, seeded inputs. */
 
+import { compileAttention, recordAttention, tokensFirst } from "../../kernels/attention.ts";
 import { compileComponents, COMPONENT_FIELDS, recordComponents } from "../../kernels/components.ts";
 import {
   compileConv2d,
@@ -11,8 +12,10 @@ import {
 } from "../../kernels/conv2d.ts";
 import { contourMarksKernel, recordContourMarks } from "../../kernels/contour_marks.ts";
 import type { Gpu } from "../../kernels/device.ts";
+import { compileGroupNorm, groupMomentsShape, recordGroupNorm } from "../../kernels/group_norm.ts";
 import { compileIsolines, recordIsolines } from "../../kernels/isolines.ts";
 import type { Batch } from "../../kernels/kernel.ts";
+import { compileLayerNorm, recordLayerNorm } from "../../kernels/layer_norm.ts";
 import {
   compileMatmul,
   type MatmulOptions,
@@ -29,6 +32,14 @@ import {
   recordNormalise,
 } from "../../kernels/normalise.ts";
 import { compilePeaks, peakCapacity, recordPeaks } from "../../kernels/peaks.ts";
+import {
+  compileGlobalPool,
+  compilePool,
+  pooledShape,
+  recordGlobalPool,
+  recordPool,
+} from "../../kernels/pool.ts";
+import { compileResize, recordResize, resizedAxes } from "../../kernels/resize.ts";
 import { stainHistogramKernel, TISSUE_LEVELS } from "../../kernels/stain.ts";
 import { recordSuppressPoints, suppressPointsKernel } from "../../kernels/suppress.ts";
 import { Tensor } from "../../kernels/tensor.ts";
@@ -191,6 +202,105 @@ function componentsCase(name: string, inside: (x: number, y: number) => boolean)
  * On a software adapter the large ones take seconds: `large` leaves them to GPUs. `f16` says whether
  * the adapter has it.
  */
+/** Pooling, resizing, normalising and attending at the shapes of ResNet-50, U-Nets and ViT-B/16. */
+function spatialCases(type: "f32" | "f16", large: boolean): KernelCase[] {
+  const bytes = type === "f32" ? 4 : 2;
+  const images = large ? 64 : 8;
+  const window = { kernelShape: [3, 3], strides: [2, 2], pads: [1, 1, 1, 1] };
+  const [tokens, heads, headSize] = [197, 12, 64];
+  const width = heads * headSize;
+  return [
+    {
+      name: `pool ${type} max 3×3 / 2, 112×112×64, batch ${images}`,
+      work: images * 112 * 112 * 64 * 1.25 * bytes,
+      unit: "B",
+      async prepare(gpu) {
+        const compiled = await compilePool(gpu, { kind: "max", type });
+        const input = randomTensor(gpu, type, [images, 112, 112, 64]);
+        const output = new Tensor(gpu, type, pooledShape(input.shape, window));
+        return (batch) => recordPool(batch, compiled, { input, output }, window);
+      },
+    },
+    ...[[7, 2048], [112, 64]].map(([side, channels]): KernelCase => ({
+      name: `pool ${type} average of all ${side}×${side}×${channels}, batch ${images}`,
+      work: images * side! * side! * channels! * bytes,
+      unit: "B",
+      async prepare(gpu) {
+        const compiled = await compileGlobalPool(gpu, { kind: "average", type });
+        const input = randomTensor(gpu, type, [images, side!, side!, channels!]);
+        const output = new Tensor(gpu, type, [images, channels!]);
+        return (batch) => recordGlobalPool(batch, compiled, { input, output });
+      },
+    })),
+    ...(["nearest", "linear"] as const).map((mode): KernelCase => ({
+      name: `resize ${type} ${mode} 2×, 56×56×64, batch ${images}`,
+      work: images * 56 * 56 * 64 * 5 * bytes,
+      unit: "B",
+      async prepare(gpu) {
+        const shape = [images, 56, 56, 64];
+        const axes = resizedAxes(shape, { scales: [2, 2], axes: [1, 2] });
+        const compiled = await compileResize(gpu, { shape, axes, mode, type });
+        const input = randomTensor(gpu, type, shape);
+        const output = new Tensor(gpu, type, compiled.outShape);
+        return (batch) => recordResize(batch, compiled, { input, output });
+      },
+    })),
+    {
+      name: `layer_norm ${type} ${images} × ${tokens} × ${width}`,
+      work: images * tokens * width * 2 * bytes,
+      unit: "B",
+      async prepare(gpu) {
+        const compiled = await compileLayerNorm(gpu, { row: width, type, bias: true });
+        const input = randomTensor(gpu, type, [images, tokens, width]);
+        const output = new Tensor(gpu, type, input.shape);
+        const scale = randomTensor(gpu, type, [width]), bias = randomTensor(gpu, type, [width]);
+        return (batch) => recordLayerNorm(batch, compiled, { input, scale, bias, output });
+      },
+    },
+    {
+      name: `group_norm ${type} 32 of 128, 64×64, batch ${images}`,
+      work: images * 64 * 64 * 128 * 3 * bytes,
+      unit: "B",
+      async prepare(gpu) {
+        const compiled = await compileGroupNorm(gpu, { type });
+        const input = randomTensor(gpu, type, [images, 64, 64, 128]);
+        const tensors = {
+          input,
+          scale: randomTensor(gpu, type, [128]),
+          bias: randomTensor(gpu, type, [128]),
+          output: new Tensor(gpu, type, input.shape),
+          moments: new Tensor(gpu, "f32", groupMomentsShape(input.shape)),
+        };
+        return (batch) => recordGroupNorm(batch, compiled, tensors, { groups: 32 });
+      },
+    },
+    {
+      name: `attention ${type} ${tokens} tokens, ${heads} × ${headSize}, batch ${images}`,
+      work: 4 * images * heads * tokens * tokens * headSize,
+      unit: "FLOP",
+      async prepare(gpu) {
+        const compiled = await compileAttention(gpu, { headSize, type });
+        const shape = [images, tokens, 3, heads, headSize] as const;
+        const packed = randomTensor(gpu, type, shape);
+        const output = new Tensor(gpu, type, [images, tokens, width]);
+        const layouts = {
+          query: tokensFirst(shape, 0),
+          key: tokensFirst(shape, 1),
+          value: tokensFirst(shape, 2),
+          output: tokensFirst([images, tokens, 1, heads, headSize]),
+        };
+        return (batch) =>
+          recordAttention(
+            batch,
+            compiled,
+            { query: packed, key: packed, value: packed, output },
+            { batch: images, heads, queries: tokens, keys: tokens, layouts },
+          );
+      },
+    },
+  ];
+}
+
 export function kernelCases(large: boolean, f16: boolean): KernelCase[] {
   return [
     ...matmulCases("f32", large),
@@ -198,6 +308,8 @@ export function kernelCases(large: boolean, f16: boolean): KernelCase[] {
     convCase("3×3 64→64, 56×56, batch 8", [8, 56, 56, 64], [3, 3, 64]),
     convCase("1×27 4→8, 552×552 (nuclei's rows)", [1, 552, 552, 4], [1, 27, 8]),
     convCase("27×1 8→4, 552×552 (nuclei's columns)", [1, 552, 552, 8], [27, 1, 4]),
+    ...spatialCases("f32", large),
+    ...(f16 && large ? spatialCases("f16", large) : []),
     normaliseCase("u8 → f32 mean/std", IMAGENET),
     normaliseCase("u8 → f32 planar", IMAGENET, { layout: "planar" }),
     normaliseCase("u8 → f32 stains", HAEMATOXYLIN_EOSIN),
