@@ -61,24 +61,21 @@ fn isolines(@builtin(global_invocation_id) id: vec3<u32>) {
   let image = id.z / params.levels;
   let threshold = thresholds[id.z % params.levels];
   // Clockwise from above left, as their edges are: above, right, below, left.
-  let corners = array<Corner, 4>(
-    corner(image, id.x, id.y, threshold),
-    corner(image, id.x + 1u, id.y, threshold),
-    corner(image, id.x + 1u, id.y + 1u, threshold),
-    corner(image, id.x, id.y + 1u, threshold),
-  );
-  var inside = 0u;
-  for (var i = 0u; i < 4u; i++) {
-    inside |= select(0u, 1u << i, corners[i].above >= 0.0);
-  }
+  let c0 = corner(image, id.x, id.y, threshold);
+  let c1 = corner(image, id.x + 1u, id.y, threshold);
+  let c2 = corner(image, id.x + 1u, id.y + 1u, threshold);
+  let c3 = corner(image, id.x, id.y + 1u, threshold);
+  let inside = select(0u, 1u, c0.above >= 0.0) + select(0u, 2u, c1.above >= 0.0) +
+    select(0u, 4u, c2.above >= 0.0) + select(0u, 8u, c3.above >= 0.0);
   if (inside == 0u || inside == 15u) {
     return;
   }
+  let corners = array<Corner, 4>(c0, c1, c2, c3);
   let stride = params.width + 2u;
   let vertex = id.y * stride + id.x;
   let edges = array<u32, 4>(2u * vertex, 2u * vertex + 3u, 2u * (vertex + stride), 2u * vertex + 1u);
   let saddle = inside == 5u || inside == 10u;
-  let mean = corners[0].above + corners[1].above + corners[2].above + corners[3].above;
+  let mean = c0.above + c1.above + c2.above + c3.above;
   for (var i = 0u; i < 4u; i++) {
     let next = (i + 1u) % 4u;
     if (((inside >> i) & 1u) == 0u || ((inside >> next) & 1u) == 1u) {

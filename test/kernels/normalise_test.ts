@@ -179,6 +179,12 @@ Deno.test("recordNormalise() takes batches and strips, RGB and RGBA, into both l
     // A tile ends within a word, and a batch within four pixels.
     { tiles: 3, source: [5, 7], size: [5, 7] },
     { tiles: 2, source: [16, 20], size: [16, 20] },
+    // Either side of a workgroup of 256 fours, then of one of 64 resampled pixels.
+    { tiles: 1, source: [31, 33], size: [31, 33] },
+    { tiles: 1, source: [32, 32], size: [32, 32] },
+    { tiles: 1, source: [25, 41], size: [25, 41] },
+    { tiles: 2, source: [4, 130], size: [2, 63] },
+    { tiles: 2, source: [3, 70], size: [4, 65] },
     { tiles: 2, source: [9, 14], size: [5, 7] },
     { tiles: 2, source: [5, 7], size: [13, 11] },
     { tiles: 2, source: [12, 5], size: [7, 9] },
@@ -204,8 +210,12 @@ Deno.test("recordNormalise() takes batches and strips, RGB and RGBA, into both l
         ) {
           const options = { samples, layout, type };
           const name = JSON.stringify({ ...source, ...options });
-          // As above.
-          await checkTiles({ ...source, normalisation: IMAGENET, options, bound: 1e-5 }, name);
+          // Beside the bound above, where tiles are resampled: a footprint's end at p is off by three
+          // roundings, 3 · 2⁻²⁴ · p, and light between black and white by as much at either end.
+          const { source: [h, w], size: [height, width] } = source;
+          const moved = (h === height ? 0 : h) + (w === width ? 0 : w);
+          const bound = 1e-5 + 6 * 2 ** -24 * moved / 0.224;
+          await checkTiles({ ...source, normalisation: IMAGENET, options, bound }, name);
         }
       }
     }
@@ -288,4 +298,20 @@ Deno.test("recordNormalise() refuses strips, layouts and types that do not fit",
   );
   // No tiles are no work.
   record(pipelines, new Tensor(gpu, "f32", [0, 4, 4, 4]), new Tensor(gpu, "u8", [0, 4, 4, 3]));
+});
+
+Deno.test("recordNormalise() writes nothing past its last pixel", async () => {
+  const gpu = await sharedGpu();
+  const pipelines = await compileNormalise(gpu, IMAGENET);
+  for (let width = 1; width <= 8; width++) {
+    // A larger buffer, as a plan shares it among values.
+    const buffer = Tensor.from(gpu, new Float32Array(64).fill(7), [64]);
+    const batch = new Batch(gpu);
+    const pixels = Tensor.from(gpu, bytes(3 * width, width), [1, 1, width, 3]);
+    recordNormalise(batch, pipelines, pixels, buffer.place("f32", [1, 1, width, 4]), IMAGENET);
+    batch.submit();
+    const values = await buffer.readFloats();
+    assert.ok(values.subarray(0, 4 * width).every((v) => v !== 7), `${width}`);
+    assert.ok(values.subarray(4 * width).every((v) => v === 7), `${width}`);
+  }
 });
