@@ -135,3 +135,37 @@ export function gatherNd(input: Host, indices: Host, batchDims: number): number[
     ...index.slice(lists),
   ]);
 }
+
+/** Old and update to new. */
+export type Reduce = (old: number, update: number) => number;
+
+export function scatterElements(
+  data: Host,
+  indices: Host,
+  updates: Host,
+  axis: number,
+  reduce: Reduce,
+): number[] {
+  const output = Array.from(data.data);
+  forEachIndex(indices.shape, (index, position) => {
+    const to = fromEnd(indices.data[position]!, data.shape[axis]!);
+    const at = positionOf(index.with(axis, to), data.shape);
+    output[at] = reduce(output[at]!, updates.data[position]!);
+  });
+  return output;
+}
+
+export function scatterNd(data: Host, indices: Host, updates: Host, reduce: Reduce): number[] {
+  const output = Array.from(data.data);
+  const tuple = indices.shape.at(-1)!, lists = indices.shape.length - 1;
+  forEachIndex(updates.shape, (index, position) => {
+    const to = Array.from({ length: tuple }, (_, t) =>
+      fromEnd(
+        indices.data[positionOf([...index.slice(0, lists), t], indices.shape)]!,
+        data.shape[t]!,
+      ));
+    const at = positionOf([...to, ...index.slice(lists)], data.shape);
+    output[at] = reduce(output[at]!, updates.data[position]!);
+  });
+  return output;
+}
