@@ -17,8 +17,18 @@ import { elementCount, type HostTensor } from "./host_tensor.ts";
 import { type Input, NodeReader, type Operator, type Typed } from "./ops/operator.ts";
 import { operatorOf, problemOf, unknownAttributes } from "./support.ts";
 
-/** Steps that computing constants may take: each writes at most an element. */
-const FOLDING_STEPS = 1 << 26;
+/** What computing constants may take, beyond a share of the model's own size. */
+interface Budget {
+  /** Each writes at most an element. */
+  steps: number;
+  /** Of what is computed. */
+  bytes: number;
+}
+
+/** A second or so… */
+const FOLDING_STEPS = 1 << 25;
+/** …and the weights of any network that has them from ConstantOfShape. */
+const FOLDING_BYTES = 640 * 2 ** 20;
 
 /** A node with what is known of its inputs and outputs. */
 export interface Step {
@@ -77,12 +87,20 @@ function isCopy(node: Node): boolean {
   return node.op === "Dropout" && (node.inputs[2] ?? "") === "";
 }
 
-/** Steps that a node takes, at most. */
-function cost(operator: Operator, outputs: readonly Typed[], inputs: readonly Input[]): number {
+/** What computing a node takes, at most. */
+function cost(
+  node: Node,
+  operator: Operator,
+  outputs: readonly Typed[],
+  inputs: readonly Input[],
+): Budget {
   const sizes = inputs.map(({ shape }) => elementCount(shape ?? []));
-  const largest = Math.max(1, ...sizes);
+  const largest = sizes.reduce((a, b) => Math.max(a, b), 1);
   const given = outputs.reduce((sum, { shape }) => sum + elementCount(shape ?? [largest]), 0);
-  return operator.heavy ? given * largest : given + largest;
+  // Filling is much faster than a step.
+  const steps = node.op === "ConstantOfShape" ? given / 16 : given + largest;
+  const bytes = outputs.some(({ type }) => /64$/.test(type)) ? 8 : 4;
+  return { steps: operator.heavy ? given * largest : steps, bytes: bytes * given };
 }
 
 /**
@@ -92,7 +110,7 @@ function cost(operator: Operator, outputs: readonly Typed[], inputs: readonly In
 function settle(
   graph: Graph,
   given: ReadonlyMap<string, Typed>,
-  steps: number,
+  left: Budget,
   problems?: ModelProblem[],
 ): Settled {
   const constants = new Map(graph.constants);
@@ -110,7 +128,6 @@ function settle(
   const source = (name: string) => copies.get(name) ?? name;
   const kept: Node[] = [];
   const known = new Map<Node, Step>();
-  let left = steps;
   // A branch's nodes take its node's place, so that what waits is a stack.
   const waiting = graph.nodes.toReversed();
   for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
@@ -147,15 +164,17 @@ function settle(
         reader.inputs[0]?.shape !== undefined;
       const all = inputs.filter((input) => input !== undefined);
       if (!ofShape && !all.every((input) => input.known !== undefined)) continue;
-      const price = ofShape ? 1 : cost(operator, typed, all);
-      if (!(price <= left)) continue;
-      left -= price;
+      const price = ofShape ? { steps: 1, bytes: 0 } : cost(node, operator, typed, all);
+      if (!(price.steps <= left.steps && price.bytes <= left.bytes)) continue;
+      left.steps -= price.steps;
+      left.bytes -= price.bytes;
       const results = evaluateNode(operator, reader);
       node.outputs.forEach((name, i) => name !== "" && know(name, results[i]!));
       kept.pop();
     } catch (error) {
-      if (problems === undefined || !(error instanceof ModelError)) throw error;
-      problems.push(problemOf(node, error));
+      const failure = asModelError(reader, error);
+      if (problems === undefined) throw failure;
+      problems.push(problemOf(node, failure));
     }
   }
   const nodes = living(kept, outputs);
@@ -194,16 +213,26 @@ export function evaluateNode(operator: Operator, reader: NodeReader): readonly H
   try {
     return operator.evaluate(reader, reader.inputs.map((input) => input?.known));
   } catch (cause) {
-    if (cause instanceof ModelError) throw cause;
-    throw reader.fail(cause instanceof Error ? cause.message : String(cause), cause);
+    throw asModelError(reader, cause);
   }
+}
+
+/** What an operator threw: a length that no array has, say, is the model's fault too. */
+function asModelError(reader: NodeReader, cause: unknown): ModelError {
+  if (cause instanceof ModelError) return cause;
+  return reader.fail(cause instanceof Error ? cause.message : String(cause), cause);
+}
+
+function budget(fileBytes: number): Budget {
+  return { steps: FOLDING_STEPS + 8 * fileBytes, bytes: FOLDING_BYTES + 8 * fileBytes };
 }
 
 /**
  * A graph without what its constants and fixed shapes settle. What is wrong with a node goes to
- * `problems`. `extraSteps` are allowed beyond the usual, for a model that is large itself.
+ * `problems`. `fileBytes` is the
+ * model's length: a large one may have more to compute.
  */
-export function foldConstants(graph: Graph, extraSteps: number, problems: ModelProblem[]): Graph {
+export function foldConstants(graph: Graph, fileBytes: number, problems: ModelProblem[]): Graph {
   const given = new Map<string, Typed>();
   for (const { name, type, shape } of graph.inputs) {
     const fixed = shape?.filter((d) => typeof d === "number");
@@ -211,7 +240,7 @@ export function foldConstants(graph: Graph, extraSteps: number, problems: ModelP
       given.set(name, { type, shape: fixed });
     }
   }
-  const { nodes, constants } = settle(graph, given, FOLDING_STEPS + extraSteps, problems);
+  const { nodes, constants } = settle(graph, given, budget(fileBytes), problems);
   return { ...graph, nodes, constants };
 }
 
@@ -260,7 +289,7 @@ export function specialise(
   shapes: Readonly<Record<string, readonly number[]>>,
 ): Specialised {
   const given = checkInputs(graph, shapes);
-  const { nodes, constants, values, steps } = settle(graph, given, FOLDING_STEPS);
+  const { nodes, constants, values, steps } = settle(graph, given, budget(0));
   const used = new Map<string, Input>();
   for (const { name } of graph.inputs) used.set(name, values.get(name)!);
   for (const name of constants.keys()) used.set(name, values.get(name)!);

@@ -67,7 +67,8 @@ export interface Graph {
 export function reads(node: Node): string[] {
   const names = node.inputs.filter((name) => name !== "");
   for (const value of node.attributes.values()) {
-    if (typeof value === "object" && "nodes" in value) names.push(...captures(value));
+    if (typeof value !== "object" || !("nodes" in value)) continue;
+    for (const name of captures(value)) names.push(name);
   }
   return names;
 }

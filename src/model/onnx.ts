@@ -38,7 +38,7 @@ export interface ReadOptions {
 const OLDEST_OPSET = 1;
 const NEWEST_OPSET = 25;
 /** Nodes once functions are inlined, which a small file could make many. */
-const MAX_NODES = 1 << 20;
+const MAX_NODES = 1 << 18;
 /** Functions within functions, and graphs within graphs. */
 const MAX_DEPTH = 32;
 /** A file of protobuf is at most this long: larger models keep their weights beside it. */
@@ -512,6 +512,17 @@ export async function readModel(
   source: Uint8Array | string,
   options: ReadOptions = {},
 ): Promise<Graph> {
+  try {
+    return await read(source, options);
+  } catch (cause) {
+    if (cause instanceof ModelError) throw cause;
+    // What a hostile file provokes: a list too long for a call, an array too long for memory.
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new ModelError(`Cannot read the model: ${why}`, {}, { cause });
+  }
+}
+
+async function read(source: Uint8Array | string, options: ReadOptions): Promise<Graph> {
   const path = typeof source === "string" ? source : undefined;
   const bytes = typeof source === "string" ? await readBytes(source) : source;
   const model = decode(bytes, MODEL, path === undefined ? "the model" : `the model "${path}"`);
@@ -530,7 +541,7 @@ export async function readModel(
   }
   await converter.external(options.folder ?? (path === undefined ? undefined : dirname(path)));
   const { problems } = converter;
-  const graph = foldConstants(sortGraph(converted), 8 * bytes.length, problems);
+  const graph = foldConstants(sortGraph(converted), bytes.length, problems);
   problems.push(...checkSupported(graph), ...options.check?.(graph) ?? []);
   if (problems.length > 0) throw refusal(problems);
   const types = inferTypes(graph);

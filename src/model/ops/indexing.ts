@@ -19,7 +19,7 @@ export function stridesOf(shape: readonly number[]): number[] {
  * @throws {ModelError} where they do not.
  */
 export function broadcastShape(node: NodeReader, shapes: readonly (readonly number[])[]): number[] {
-  const rank = Math.max(0, ...shapes.map((s) => s.length));
+  const rank = shapes.reduce((most, s) => Math.max(most, s.length), 0);
   const out = new Array<number>(rank).fill(1);
   for (const shape of shapes) {
     shape.forEach((d, i) => {
