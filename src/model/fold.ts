@@ -25,8 +25,8 @@ interface Budget {
   bytes: number;
 }
 
-/** A second or so… */
-const FOLDING_STEPS = 1 << 25;
+/** Half a second or so… */
+const FOLDING_STEPS = 1 << 24;
 /** …and the weights of any network that has them from ConstantOfShape. */
 const FOLDING_BYTES = 640 * 2 ** 20;
 

@@ -266,8 +266,8 @@ export const MODEL: Table<ModelProto> = {
   functions: [25, () => FUNCTION, "repeated"],
 };
 
-/** Messages in one file: the largest networks have some hundred thousand. */
-const MAX_MESSAGES = 1 << 20;
+/** Messages in one file: the largest networks have a hundred thousand or two. */
+const MAX_MESSAGES = 1 << 19;
 /** Messages within messages; a graph within a graph takes three. */
 const MAX_DEPTH = 64;
 

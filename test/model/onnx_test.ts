@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { cpuUsage } from "node:process";
 import { ModelError } from "../../src/errors.ts";
 import { specialise } from "../../src/model/fold.ts";
 import { type Graph, isExternal } from "../../src/model/graph.ts";
@@ -12,14 +13,22 @@ import { runOnHost } from "../reference/onnx.ts";
 import { uniform } from "../reference/random.ts";
 import { attribute, modelBytes, modelProto, node, value } from "./model_builder.ts";
 
-/** How long a file that is not a model may take, and what memory it may claim. */
+/**
+ * How long a file that is not a model may take, and what memory it may claim. Time is the
+ * process's own on the processor: other work on the machine is not the file's fault.
+ */
 const LIMIT_MS = 2000;
 const LIMIT_BYTES = 1 << 30;
+
+function spentMs(): number {
+  const { user, system } = cpuUsage();
+  return (user + system) / 1000;
+}
 
 /** The error that reading gives, within the bounds. */
 async function refused(source: Uint8Array | string, pattern: RegExp): Promise<ModelError> {
   const before = Deno.memoryUsage().rss;
-  const started = performance.now();
+  const started = spentMs();
   let error: unknown;
   try {
     await readModel(source);
@@ -28,7 +37,7 @@ async function refused(source: Uint8Array | string, pattern: RegExp): Promise<Mo
   }
   assert.ok(error instanceof ModelError, `not refused with a ModelError: ${error}`);
   assert.match(error.message, pattern);
-  assert.ok(performance.now() - started < LIMIT_MS, "it took too long");
+  assert.ok(spentMs() - started < LIMIT_MS, "it took too long");
   assert.ok(Deno.memoryUsage().rss - before < LIMIT_BYTES, "it took too much memory");
   return error;
 }
@@ -496,7 +505,7 @@ Deno.test("readModel() refuses files that are none", async () => {
 /** Reads, and plans where that succeeds: nothing but a graph or a ModelError, within the bounds. */
 async function survives(bytes: Uint8Array, what: string): Promise<boolean> {
   const before = Deno.memoryUsage().rss;
-  const started = performance.now();
+  const started = spentMs();
   let isRead = false;
   try {
     const graph = await readModel(bytes);
@@ -508,7 +517,7 @@ async function survives(bytes: Uint8Array, what: string): Promise<boolean> {
   } catch (error) {
     assert.ok(error instanceof ModelError, `${what}: ${error instanceof Error && error.stack}`);
   }
-  const elapsed = performance.now() - started;
+  const elapsed = spentMs() - started;
   assert.ok(elapsed < LIMIT_MS, `${what} took ${elapsed} ms`);
   assert.ok(Deno.memoryUsage().rss - before < LIMIT_BYTES, `${what} took too much memory`);
   return isRead;
@@ -574,7 +583,10 @@ Deno.test("readModel() refuses tensors whose shape is not that of their data", a
   await refused(lie({ dims: [3], raw_data: raw }), /\[3\] of float32 takes 12 bytes, it has 8/);
   await refused(lie({ dims: [2 ** 40], raw_data: raw }), /claims a dimension of 1099511627776/);
   await refused(lie({ dims: [-1], raw_data: raw }), /claims a dimension of -1/);
-  await refused(lie({ dims: [2 ** 30, 2 ** 30], raw_data: raw }), /takes 4611686018427388000 bytes/);
+  await refused(
+    lie({ dims: [2 ** 30, 2 ** 30], raw_data: raw }),
+    /takes 4611686018427388000 bytes/,
+  );
   await refused(
     lie({ dims: [2 ** 31 - 1], float_data: [1] }),
     /has 2147483647 elements, its list 1/,
@@ -672,7 +684,7 @@ Deno.test("readModel() refuses messages that nest without end, or are too many",
   await refused(graph(within), /nest deeper than/);
   const nodes = new Uint8Array(4_000_000);
   for (let i = 0; i < nodes.length; i += 2) nodes[i] = (1 << 3) | 2; // an empty node each
-  await refused(graph(nodes), /more than 1048576 messages/);
+  await refused(graph(nodes), /more than 524288 messages/);
 });
 
 Deno.test("a node may read more than a call takes arguments", async () => {
