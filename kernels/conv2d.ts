@@ -35,6 +35,7 @@ import {
   type Recorder,
   rowOfWorkgroups,
 } from "./kernel.ts";
+import { type CompiledMatmul, compileMatmul, recordMatmul } from "./matmul.ts";
 import type { Tensor } from "./tensor.ts";
 
 const params = {
@@ -142,8 +143,8 @@ const kernels = {
   conv2d_tensor16: defineKernel(tensorLiteral("conv2d_tensor16", codeTensor16)),
 };
 
-/** A kernel of the family, by its entry point, or the several of conv2d_winograd.ts. */
-export type Conv2dKernel = keyof typeof kernels | "conv2d_winograd";
+/** A kernel of the family, by its entry point, or the several of conv2d_winograd.ts, or those of matmul.ts. */
+export type Conv2dKernel = keyof typeof kernels | "conv2d_winograd" | "matmul";
 
 /** What a convolution is, as far as it is known when a model is loaded. */
 export interface Conv2dShape {
@@ -187,6 +188,12 @@ interface Direct {
   readonly tile?: { readonly pixels: number; readonly columns: number };
 }
 
+/** A product of pixels and weights, and what computes it where pads or strides are in the way. */
+interface Product {
+  readonly product: CompiledMatmul;
+  readonly otherwise: CompiledConv2d;
+}
+
 /** A convolution that was compiled: `recordConv2d` dispatches it. */
 export interface CompiledConv2d {
   readonly kernel: Conv2dKernel;
@@ -196,7 +203,7 @@ export interface CompiledConv2d {
     readonly residual: boolean;
     readonly activation: ReturnType<typeof activationOf>;
   };
-  readonly runs: Direct | CompiledWinograd;
+  readonly runs: Direct | Product | CompiledWinograd;
 }
 
 /** What of an adapter decides over kernels: `Gpu` has it. */
@@ -218,7 +225,23 @@ function groupChannels(channels: number, groups: number): number {
 }
 
 /** The kernels that can compute a shape on an adapter, the fastest first. */
-export function conv2dKernels(
+export function conv2dKernels(adapter: Conv2dAdapter, options: Conv2dOptions): Conv2dKernel[] {
+  const kernels = convolutionKernels(adapter, options);
+  const { channels, outChannels, groups = 1, type } = options;
+  const { kernelHeight, kernelWidth, strideY = 1, strideX = 1 } = options;
+  // A product does not clear padding channels.
+  const isProduct = [groups, kernelHeight, kernelWidth, strideY, strideX].every((n) => n === 1) &&
+    outChannels % 4 === 0;
+  if (!isProduct) return kernels;
+  // These are made for few channels, and the tensor kernels for such as are no multiple of eight.
+  const fits = !["conv2d", "conv2d_subgroup8_narrow"].includes(kernels[0]!) &&
+    (type !== "f16" || adapter.subgroupMatrixConfigs.length === 0 ||
+      [paddedChannels(channels), outChannels].every((n) => n % 8 === 0));
+  return fits ? ["matmul", ...kernels] : [...kernels, "matmul"];
+}
+
+/** The same without products. */
+function convolutionKernels(
   { features, subgroupSize, adapter, subgroupMatrixConfigs }: Conv2dAdapter,
   options: Conv2dOptions,
 ): Conv2dKernel[] {
@@ -317,11 +340,21 @@ export async function compileConv2d(gpu: Gpu, given: Conv2dOptions): Promise<Com
     const [padded, out] = [paddedChannels(channels), paddedChannels(outChannels)];
     return { ...compiled, runs: await compileWinograd(gpu, options, padded, out) };
   }
+  if (name === "matmul") {
+    const [product, otherwise] = await Promise.all([
+      compileMatmul(gpu, {
+        type,
+        bias: bias ? "columns" : "none",
+        residual: residual ? "before" : "none",
+        activation: given.activation,
+        shape: [given.pixels ?? 4096, paddedChannels(channels), outChannels],
+      }),
+      compileConv2d(gpu, { ...given, kernel: convolutionKernels(gpu, given)[0]! }),
+    ]);
+    return { ...compiled, runs: { product, otherwise } };
+  }
   const overrides = { BIAS: bias, RESIDUAL: residual, ACTIVATION: activation.code };
   if (name === "conv2d_tensor16" || name === "conv2d_tensor8") {
-    if (type !== "f16") {
-      throw new RangeError(`Cannot convolve ${type} with "${name}": it is of f16`);
-    }
     const side = name === "conv2d_tensor16" ? 16 : 8;
     // Eight subgroups, each 4 × 2 matrices: two rows of them where there are channels enough.
     const ROWS = groupChannels(outChannels, groups) > 4 * side ? 2 : 4;
@@ -496,6 +529,11 @@ export function dispatchConv2d(
     dispatchWinograd(recorder, runs, options, tensors, place);
     return;
   }
+  if ("product" in runs) {
+    if (isEveryPixel(tensors, place)) dispatchProduct(recorder, runs.product, tensors);
+    else dispatchConv2d(recorder, runs.otherwise, tensors, place);
+    return;
+  }
   const { input, weights, bias = weights, residual = input, output } = tensors;
   const { outHeight, outWidth, top, left } = place;
   const { channels, outChannels, groups } = options;
@@ -538,6 +576,31 @@ export function dispatchConv2d(
     args,
     gridOf(recorder.gpu, kernel, runs.tile, place, args.params),
   );
+}
+
+/** Whether each input pixel becomes the output pixel at its place. */
+function isEveryPixel(
+  { input, output }: Conv2dTensors,
+  { top, left, stepY = 1, stepX = 1 }: Conv2dPlace,
+): boolean {
+  return top === 0 && left === 0 && stepY === 1 && stepX === 1 &&
+    input.shape.slice(0, 3).join() === output.shape.slice(0, 3).join();
+}
+
+/** Records a 1 × 1 convolution as the product of pixels and weights. */
+function dispatchProduct(
+  recorder: Recorder,
+  compiled: CompiledMatmul,
+  { input, weights, bias, residual, output }: Conv2dTensors,
+): void {
+  const rows = ({ shape }: Tensor) => [shape[0]! * shape[1]! * shape[2]!, shape[3]!];
+  recordMatmul(recorder, compiled, {
+    a: input.view(rows(input)),
+    b: weights.view(weights.shape.slice(2)),
+    bias,
+    residual,
+    product: output.view(rows(output)),
+  });
 }
 
 /** What a kernel's file says of its workgroups. */

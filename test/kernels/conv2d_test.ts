@@ -75,6 +75,21 @@ const CASES: readonly Case[] = [
     activation: "relu",
   },
   {
+    name: "1 × 1, whole vec4s",
+    input: [2, 9, 15, 33],
+    filter: [68, 1, 1],
+    bias: true,
+    residual: true,
+    activation: "sigmoid",
+  },
+  {
+    name: "1 × 1, whole vec4s, padded, and cut off by as much",
+    input: [1, 9, 15, 24],
+    filter: [40, 1, 1],
+    bias: true,
+    pads: [2, -1, -2, 1],
+  },
+  {
     name: "1 × 1, strided",
     input: [2, 15, 16, 64],
     filter: [128, 1, 1],
@@ -401,6 +416,12 @@ Deno.test("conv2dKernels() takes what an adapter offers", () => {
   assert.equal(first(nvidia, { ...dense, type: "f16" }), "conv2d_tensor16");
   assert.equal(first(adapter(false, 64, 16), { ...dense, type: "f16" }), "conv2d_tiled");
   assert.equal(first(nvidia, { ...dense, type: "f16", groups: 16 }), "conv2d");
+  const filter1 = { ...dense, kernelHeight: 1, kernelWidth: 1 };
+  assert.equal(first(lavapipe, filter1), "matmul");
+  assert.equal(first(lavapipe, { ...filter1, outChannels: 8 }), "conv2d_subgroup8_narrow");
+  assert.equal(first(nvidia, { ...filter1, type: "f16" }), "matmul");
+  assert.equal(first(nvidia, { ...filter1, channels: 20, type: "f16" }), "conv2d_tensor16");
+  assert.equal(first(nvidia, { ...filter1, outChannels: 63 }), "conv2d_tiled");
   for (const any of [lavapipe, adapter(true), nvidia]) {
     assert.equal(first(any, { ...dense, groups: 64 }), "conv2d_depthwise_sliding");
     assert.equal(first(any, { ...dense, groups: 64, strideX: 2 }), "conv2d_depthwise");
