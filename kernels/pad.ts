@@ -4,6 +4,7 @@
  */
 
 import code from "./pad.wgsl" with { type: "text" };
+import { paddedChannels } from "./conv2d.ts";
 import {
   compileCopy,
   type CompiledConcat,
@@ -25,7 +26,6 @@ import {
   stridesOf,
 } from "./strides.ts";
 import { bytesOf, type Tensor } from "./tensor.ts";
-import { paddedChannels } from "./transpose.ts";
 
 const padKernel = defineKernel({
   name: "pad",

@@ -4,6 +4,7 @@
  */
 
 import code from "./transpose.wgsl" with { type: "text" };
+import { paddedChannels } from "./conv2d.ts";
 import { compileCopy, type CompiledCopy } from "./copy.ts";
 import type { Gpu } from "./device.ts";
 import { numberType } from "./elementwise.ts";
@@ -150,11 +151,6 @@ export async function compileTranspose(
     from: others.map((axis) => ofInput![axis]!),
     to: others.map((axis) => ofOutput![axis]!),
   });
-}
-
-/** Channels as channels-last has them: a multiple of four. */
-export function paddedChannels(channels: number): number {
-  return 4 * Math.ceil(channels / 4);
 }
 
 function checkLayouts(gpu: Gpu, dense: Operand, type: ElementType): void {

@@ -1,6 +1,17 @@
 /** What is benched of each kernel: shapes that models and slides really have, seeded inputs. */
 
 import { compileAttention, recordAttention, tokensFirst } from "../../kernels/attention.ts";
+import { type CompiledCopy, compileExpand, recordCopy } from "../../kernels/copy.ts";
+import {
+  compileBinary,
+  compileUnary,
+  recordBinary,
+  recordUnary,
+} from "../../kernels/elementwise.ts";
+import { compileReduce, recordReduce } from "../../kernels/reduce.ts";
+import { compileSoftmax, recordSoftmax } from "../../kernels/softmax.ts";
+import { countOf } from "../../kernels/strides.ts";
+import { compileToChannelsLast, compileTranspose } from "../../kernels/transpose.ts";
 import { compileComponents, COMPONENT_FIELDS, recordComponents } from "../../kernels/components.ts";
 import {
   compileConv2d,
@@ -198,10 +209,87 @@ function componentsCase(name: string, inside: (x: number, y: number) => boolean)
   };
 }
 
-/**
- * On a software adapter the large ones take seconds: `large` leaves them to GPUs. `f16` says whether
- * the adapter has it.
- */
+/** One operand through a kernel of dense tensors, bound by memory; `copy` is the measure of the others. */
+function denseCases(type: "f32" | "f16", large: boolean): KernelCase[] {
+  const bytes = type === "f32" ? 4 : 2;
+  const images = large ? 64 : 8;
+  const shape = [images, 56, 56, 64];
+  const count = countOf(shape);
+  const copied = (
+    name: string,
+    of: readonly number[],
+    compile: (gpu: Gpu, input: Tensor) => Promise<CompiledCopy>,
+  ): KernelCase => ({
+    name: `${name} ${type} [${of.join(", ")}]`,
+    work: 2 * countOf(of) * bytes,
+    unit: "B",
+    async prepare(gpu) {
+      const input = randomTensor(gpu, type, of);
+      const compiled = await compile(gpu, input);
+      const output = new Tensor(gpu, type, compiled.output.shape);
+      return (batch) => recordCopy(batch, compiled, { input, output });
+    },
+  });
+  const added = (name: string, right: readonly number[], work: number): KernelCase => ({
+    name: `binary ${type} add ${name}`,
+    work,
+    unit: "B",
+    async prepare(gpu) {
+      const left = randomTensor(gpu, type, shape);
+      const tensors = { left, right: randomTensor(gpu, type, right) };
+      const compiled = await compileBinary(gpu, "add", tensors.left, tensors.right);
+      const output = new Tensor(gpu, type, shape);
+      return (batch) => recordBinary(batch, compiled, { ...tensors, output });
+    },
+  });
+  const reduced = (of: readonly number[], axes: readonly number[]): KernelCase => ({
+    name: `reduce ${type} mean [${of.join(", ")}] over ${axes}`,
+    work: countOf(of) * bytes,
+    unit: "B",
+    async prepare(gpu) {
+      const input = randomTensor(gpu, type, of);
+      const compiled = await compileReduce(gpu, "mean", input, axes);
+      const output = new Tensor(gpu, type, compiled.output.shape);
+      return (batch) => recordReduce(batch, compiled, { input, output });
+    },
+  });
+  const rows = [images * 197, 768];
+  return [
+    copied("copy", shape, (gpu, input) => compileExpand(gpu, input, input.shape)),
+    ...(["relu", "gelu"] as const).map((operation): KernelCase => ({
+      name: `unary ${type} ${operation} [${shape.join(", ")}]`,
+      work: 2 * count * bytes,
+      unit: "B",
+      async prepare(gpu) {
+        const compiled = await compileUnary(gpu, operation, type);
+        const input = randomTensor(gpu, type, shape), output = new Tensor(gpu, type, shape);
+        return (batch) => recordUnary(batch, compiled, { input, output });
+      },
+    })),
+    added(`[${shape.join(", ")}]`, shape, 3 * count * bytes),
+    added("one of 64 channels each", [64], 2 * count * bytes),
+    reduced(shape, [1, 2]),
+    reduced(rows, [1]),
+    {
+      name: `softmax ${type} [${rows.join(", ")}]`,
+      work: 2 * countOf(rows) * bytes,
+      unit: "B",
+      async prepare(gpu) {
+        const input = randomTensor(gpu, type, rows), output = new Tensor(gpu, type, rows);
+        const compiled = await compileSoftmax(gpu, input, -1);
+        return (batch) => recordSoftmax(batch, compiled, { input, output });
+      },
+    },
+    copied("transpose", rows, (gpu, input) => compileTranspose(gpu, input, [1, 0])),
+    copied(
+      "heads first",
+      [images, 197, 12, 64],
+      (gpu, input) => compileTranspose(gpu, input, [0, 2, 1, 3]),
+    ),
+    copied("to channels-last", [images, 64, 56, 56], compileToChannelsLast),
+  ];
+}
+
 /** Pooling, resizing, normalising and attending at the shapes of ResNet-50, U-Nets and ViT-B/16. */
 function spatialCases(type: "f32" | "f16", large: boolean): KernelCase[] {
   const bytes = type === "f32" ? 4 : 2;
@@ -301,6 +389,10 @@ function spatialCases(type: "f32" | "f16", large: boolean): KernelCase[] {
   ];
 }
 
+/**
+ * On a software adapter the large ones take seconds: `large` leaves them to GPUs. `f16` says whether
+ * the adapter has it.
+ */
 export function kernelCases(large: boolean, f16: boolean): KernelCase[] {
   return [
     ...matmulCases("f32", large),
@@ -308,6 +400,8 @@ export function kernelCases(large: boolean, f16: boolean): KernelCase[] {
     convCase("3×3 64→64, 56×56, batch 8", [8, 56, 56, 64], [3, 3, 64]),
     convCase("1×27 4→8, 552×552 (nuclei's rows)", [1, 552, 552, 4], [1, 27, 8]),
     convCase("27×1 8→4, 552×552 (nuclei's columns)", [1, 552, 552, 8], [27, 1, 4]),
+    ...denseCases("f32", large),
+    ...(f16 && large ? denseCases("f16", large) : []),
     ...spatialCases("f32", large),
     ...(f16 && large ? spatialCases("f16", large) : []),
     normaliseCase("u8 → f32 mean/std", IMAGENET),
