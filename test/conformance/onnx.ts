@@ -18,7 +18,6 @@ import {
   type DataType,
   elementCount,
   type HostTensor,
-  numbersOf,
   tensorOf,
 } from "../../src/model/host_tensor.ts";
 import { readModel } from "../../src/model/onnx.ts";
@@ -26,12 +25,7 @@ import { decode, TENSOR } from "../../src/model/proto.ts";
 import { Session } from "../../src/model/session.ts";
 import { operatorName } from "../../src/model/support.ts";
 import { elementType, tensorOfBytes, tensorOfProto } from "../../src/model/tensor_proto.ts";
-import { runOnHost } from "../reference/onnx.ts";
-
-const RELATIVE = 1e-3;
-const ABSOLUTE = 1e-7;
-/** Neighbours of a bfloat16 are this far apart, and cases of ONNX 1.12 and before cut instead of rounding. */
-const RELATIVE_BFLOAT16 = 2 ** -7;
+import { difference, runOnHost } from "../reference/onnx.ts";
 
 /** A model that is ready to run, and where each kind of its nodes runs. */
 interface Loaded {
@@ -164,24 +158,6 @@ function asDeclared(tensor: HostTensor, type: DataType): HostTensor {
   if (type !== "bfloat16" || tensor.type !== "uint16") return tensor;
   const bytes = new Uint8Array(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength);
   return tensorOfBytes(type, tensor.shape, bytes, "a case");
-}
-
-/** What is wrong with a result; undefined where nothing is. */
-function difference(got: HostTensor | undefined, expected: HostTensor): string | undefined {
-  if (got === undefined) return "no output";
-  const [a, b] = [got, expected].map((t) => `${t.type} [${t.shape.join(", ")}]`);
-  if (a !== b) return `${a}, expected ${b}`;
-  const x = numbersOf(got);
-  const y = numbersOf(expected);
-  const relative = got.type === "bfloat16" ? RELATIVE_BFLOAT16 : RELATIVE;
-  let worst = -1;
-  let excess = 0;
-  for (let i = 0; i < y.length; i++) {
-    if (x[i] === y[i] || (Number.isNaN(x[i]) && Number.isNaN(y[i]))) continue;
-    const over = Math.abs(x[i]! - y[i]!) / (ABSOLUTE + relative * Math.abs(y[i]!));
-    if (!(over <= 1) && !(over <= excess)) [worst, excess] = [i, over];
-  }
-  return worst < 0 ? undefined : `element ${worst} is ${x[worst]}, expected ${y[worst]}`;
 }
 
 async function runCase(

@@ -2,9 +2,15 @@
 
 import { evaluateNode } from "../../src/model/fold.ts";
 import { type Graph, isExternal } from "../../src/model/graph.ts";
-import type { HostTensor } from "../../src/model/host_tensor.ts";
+import { type HostTensor, numbersOf } from "../../src/model/host_tensor.ts";
 import { NodeReader } from "../../src/model/ops/operator.ts";
 import { operatorName, operatorOf } from "../../src/model/support.ts";
+
+/** Tolerances of ONNX's own runner. */
+const RELATIVE = 1e-3;
+const ABSOLUTE = 1e-7;
+/** Neighbours of a bfloat16 are this far apart, and cases of ONNX 1.12 and before cut instead of rounding. */
+const RELATIVE_BFLOAT16 = 2 ** -7;
 
 /**
  * Outputs of a graph by name.
@@ -40,4 +46,22 @@ export function runOnHost(
     });
   }
   return Object.fromEntries(graph.outputs.map(({ name }) => [name, values.get(name)!]));
+}
+
+/** What is wrong with a result by ONNX's tolerances; undefined where nothing is. */
+export function difference(got: HostTensor | undefined, expected: HostTensor): string | undefined {
+  if (got === undefined) return "no output";
+  const [a, b] = [got, expected].map((t) => `${t.type} [${t.shape.join(", ")}]`);
+  if (a !== b) return `${a}, expected ${b}`;
+  const x = numbersOf(got);
+  const y = numbersOf(expected);
+  const relative = got.type === "bfloat16" ? RELATIVE_BFLOAT16 : RELATIVE;
+  let worst = -1;
+  let excess = 0;
+  for (let i = 0; i < y.length; i++) {
+    if (x[i] === y[i] || (Number.isNaN(x[i]) && Number.isNaN(y[i]))) continue;
+    const over = Math.abs(x[i]! - y[i]!) / (ABSOLUTE + relative * Math.abs(y[i]!));
+    if (!(over <= 1) && !(over <= excess)) [worst, excess] = [i, over];
+  }
+  return worst < 0 ? undefined : `element ${worst} is ${x[worst]}, expected ${y[worst]}`;
 }
