@@ -287,7 +287,8 @@ function convolutionKernels(
   const direct: Conv2dKernel[] = isNarrow
     ? ["conv2d_subgroup8_narrow", "conv2d_subgroup8"]
     : ["conv2d_subgroup8", "conv2d_subgroup8_narrow"];
-  return isWinograd && Math.min(each, outEach) >= 32 && pixels >= 512
+  // Measured: over fewer pixels its weights, four times as many, cost more than it saves.
+  return isWinograd && Math.min(each, outEach) >= 32 && pixels >= 128
     ? [...winograd, ...direct, ...slow]
     : [...direct, ...winograd, ...slow];
 }

@@ -136,6 +136,7 @@ function convCase(
       const compiled = await compileConv2d(gpu, {
         ...{ channels, outChannels, kernelHeight, kernelWidth, groups, type, bias: true },
         ...{ strideY: stride, strideX: stride, activation: "relu" },
+        pixels: images * outHeight * outWidth,
       });
       const random = (shape: number[], seed: number) => {
         const values = floats(shape.reduce((a, b) => a * b, 1), seed);
@@ -157,6 +158,35 @@ function convCase(
       return (batch) => recordConv2d(batch, compiled, tensors, pads);
     },
   };
+}
+
+/** Convolutions of one type: ResNet-50's kinds, then grouped and depthwise ones of other networks. */
+function convCases(type: "f32" | "f16", large: boolean): KernelCase[] {
+  const n = large ? 64 : 1;
+  const of = large ? `, batch ${n}` : "";
+  return [
+    convCase(`7×7/2 3→64, 224×224${of}`, [n, 224, 224, 3], [7, 7, 64], { type, stride: 2 }),
+    convCase(`1×1 256→64, 56×56${of}`, [n, 56, 56, 256], [1, 1, 64], { type }),
+    convCase(`1×1 64→256, 56×56${of}`, [n, 56, 56, 64], [1, 1, 256], { type }),
+    convCase(`1×1/2 256→512, 56×56${of}`, [n, 56, 56, 256], [1, 1, 512], { type, stride: 2 }),
+    convCase(`3×3 64→64, 56×56${of}`, [n, 56, 56, 64], [3, 3, 64], { type }),
+    convCase(`3×3/2 128→128, 56×56${of}`, [n, 56, 56, 128], [3, 3, 128], { type, stride: 2 }),
+    convCase(`3×3 128→128, 28×28${of}`, [n, 28, 28, 128], [3, 3, 128], { type }),
+    convCase(`3×3 256→256, 14×14${of}`, [n, 14, 14, 256], [3, 3, 256], { type }),
+    convCase(`3×3 512→512, 7×7${of}`, [n, 7, 7, 512], [3, 3, 512], { type }),
+    convCase(`3×3 128, 32 groups (ResNeXt), 56×56${of}`, [n, 56, 56, 128], [3, 3, 128], {
+      ...{ type, groups: 32 },
+    }),
+    convCase(`3×3 depthwise 32 (EfficientNet), 112×112${of}`, [n, 112, 112, 32], [3, 3, 32], {
+      ...{ type, groups: 32 },
+    }),
+    convCase(`5×5 depthwise 672 (EfficientNet), 14×14${of}`, [n, 14, 14, 672], [5, 5, 672], {
+      ...{ type, groups: 672 },
+    }),
+    convCase(`7×7 depthwise 96 (ConvNeXt), 56×56${of}`, [n, 56, 56, 96], [7, 7, 96], {
+      ...{ type, groups: 96 },
+    }),
+  ];
 }
 
 const SIDE = 1024;
@@ -398,6 +428,8 @@ export function kernelCases(large: boolean, f16: boolean): KernelCase[] {
     ...matmulCases("f32", large),
     ...(f16 ? matmulCases("f16", large) : []),
     convCase("3×3 64→64, 56×56, batch 8", [8, 56, 56, 64], [3, 3, 64]),
+    ...convCases("f32", large),
+    ...(f16 && large ? convCases("f16", large) : []),
     convCase("1×27 4→8, 552×552 (nuclei's rows)", [1, 552, 552, 4], [1, 27, 8]),
     convCase("27×1 8→4, 552×552 (nuclei's columns)", [1, 552, 552, 8], [27, 1, 4]),
     ...denseCases("f32", large),

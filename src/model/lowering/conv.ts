@@ -3,6 +3,7 @@
 import { type Activation, type ActivationName } from "../../../kernels/activation.ts";
 import {
   compileConv2d,
+  conv2dKernels,
   packConv2dWeights,
   paddedChannels,
   recordConv2d,
@@ -79,24 +80,19 @@ const conv: Lowering = (builder, { reader, outputs }) => {
   const [dilationY, dilationX] = inTwo(c.dilations, 1);
   const [top, left] = inTwo(c.padsBegin, 0);
   const [bottom, right] = inTwo(c.padsEnd, 0);
-  const compiled = compileConv2d(gpu, {
-    channels: c.inChannels,
-    outChannels: c.outChannels,
-    kernelHeight,
-    kernelWidth,
-    groups: c.group,
-    strideY,
-    strideX,
-    dilationY,
-    dilationX,
-    type: float,
+  const options = {
+    ...{ channels: c.inChannels, outChannels: c.outChannels, kernelHeight, kernelWidth },
+    ...{ groups: c.group, strideY, strideX, dilationY, dilationX, type: float },
     activation: fusedActivation(reader),
     bias: bias !== undefined,
     residual: fits,
-  });
+    pixels: c.batch * elementCount(c.out),
+  };
+  const compiled = compileConv2d(gpu, options);
   const packed = builder.packed(
     reader.node.inputs[1]!,
-    `conv ${float} ${c.group} ${c.strides} ${c.dilations}`,
+    // How weights are packed is the kernel's matter, of which the number of pixels decides too.
+    `conv ${float} ${c.group} ${conv2dKernels(gpu, options)[0]}`,
     weights,
     async (tensor) => packConv2dWeights(await compiled, numbersOf(tensor)),
   );
