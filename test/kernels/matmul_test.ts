@@ -16,7 +16,7 @@ import { Tensor } from "../../kernels/tensor.ts";
 import { activate } from "../reference/activation.ts";
 import * as reference from "../reference/kernels.ts";
 import { floats } from "../reference/random.ts";
-import { sharedGpu } from "./gpu.ts";
+import { narrowRecorder, sharedGpu } from "./gpu.ts";
 
 /** What a case has beside its options and its shape. */
 interface Case extends MatmulOptions {
@@ -24,6 +24,8 @@ interface Case extends MatmulOptions {
   readonly oneA?: boolean;
   readonly oneB?: boolean;
   readonly scale?: number;
+  /** Workgroups a side that the device claims to allow. */
+  readonly most?: number;
 }
 
 const VARIANTS = [
@@ -96,7 +98,10 @@ async function worstOf(
     product,
   };
   const recorder = new Batch(gpu);
-  recordMatmul(recorder, compiled, tensors, { scale });
+  const { most } = options;
+  recordMatmul(most === undefined ? recorder : narrowRecorder(recorder, most), compiled, tensors, {
+    scale,
+  });
   recorder.submit();
   const actual = await product.readFloats();
   for (const tensor of Object.values(tensors)) tensor.destroy();
@@ -237,6 +242,9 @@ for (const variant of VARIANTS) {
         );
       }
       await check(gpu, { variant, type, batch: 0 }, shape);
+      // 3 matrices in several rows of workgroups: of 45 tiles in 7 rows the last is not full.
+      const tile = matmulTiles(variant, [64, 64, 64])[0]!;
+      await check(gpu, { variant, type, tile, batch: 3, most: 7 }, [72, 8, 136]);
     });
   }
 
@@ -296,16 +304,16 @@ Deno.test("matmulVariant() follows adapter and shape, and says why", () => {
       [lavapipe, {}, aligned, "subgroup8: a software adapter with subgroups of eight lanes"],
       [lavapipe, f16, aligned, "subgroup8: a software adapter with subgroups of eight lanes"],
       [lavapipe, {}, [64, 64, 5], "plain: N = 5 is no multiple of 4"],
-      [swiftshader, {}, aligned, "plain: a software adapter, where workgroup memory is slow"],
-      [gpu, {}, aligned, "tiled: a GPU, f32"],
-      [gpu, f16, aligned, "tiled: a GPU without f16 matrices"],
-      [gpu, {}, [7, 64, 64], "tiled: a GPU, f32"],
+      [swiftshader, {}, aligned, "tiled: no subgroup matrices of f32"],
+      [gpu, {}, aligned, "tiled: no subgroup matrices of f32"],
+      [gpu, f16, aligned, "tiled: no subgroup matrices of f16"],
+      [gpu, {}, [7, 64, 64], "tiled: no subgroup matrices of f32"],
       [gpu, { transposeA: true }, [7, 64, 64], "plain: M = 7 is no multiple of 4"],
       [gpu, {}, [64, 3, 64], "plain: K = 3 is no multiple of 4"],
-      [nvidia, {}, aligned, "tiled: a GPU, f32"],
-      [nvidia, f16, aligned, "tensor16: a GPU with f16 matrices"],
+      [nvidia, {}, aligned, "tiled: no subgroup matrices of f32"],
+      [nvidia, f16, aligned, "tensor16: subgroup matrices of f16"],
       [nvidia, f16, [64, 64, 68], "tiled: N = 68 is no multiple of 8"],
-      [small, f16, aligned, "tensor8: a GPU with f16 matrices"],
+      [small, f16, aligned, "tensor8: subgroup matrices of f16"],
     ] as [MatmulAdapter, MatmulOptions, MatmulShape, string][]
   ) {
     const { variant, reason } = matmulVariant(of, options, shape);
