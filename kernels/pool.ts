@@ -37,7 +37,7 @@ export const poolKernel = defineKernel({
   name: "pool",
   code,
   params: {
-    rows: "u32",
+    count: "u32",
     channels4: "u32",
     ...sizes,
     ...window,
@@ -51,7 +51,7 @@ export const poolKernel = defineKernel({
     input: { type: "array<vec4<Element>>", access: "read" },
     output: { type: "array<vec4<Element>>", access: "read_write" },
   },
-  overrides: { KIND: 0, SIDE: 0 },
+  overrides: { KIND: 0 },
   aliases: { Element: ["f32", "f16"] },
 });
 
@@ -188,20 +188,11 @@ export function pooledShape(input: readonly number[], attributes: PoolAttributes
   ];
 }
 
-/**
- * Compiles for one kind and type; with `kernelShape` for that one window, without for any. The
- * windows of nearly all models, [2, 2] and [3, 3], are twice as fast on lavapipe when they are known.
- * @throws {KernelError} where the device fails.
- */
-export async function compilePool(
-  gpu: Gpu,
-  { kind, type = "f32", kernelShape }: PoolOptions & Partial<Pick<PoolAttributes, "kernelShape">>,
-) {
-  const SIDE = { "2,2": 2, "3,3": 3 }[kernelShape?.join() ?? ""] ?? 0;
+/** Compiles for one kind and type. @throws {KernelError} where the device fails. */
+export async function compilePool(gpu: Gpu, { kind, type = "f32" }: PoolOptions) {
   return {
     type,
-    kernelShape,
-    pipeline: await poolKernel.compile(gpu, { KIND: KINDS[kind], SIDE }, { Element: type }),
+    pipeline: await poolKernel.compile(gpu, { KIND: KINDS[kind] }, { Element: type }),
   };
 }
 export type CompiledPool = Awaited<ReturnType<typeof compilePool>>;
@@ -246,7 +237,6 @@ function geometry(
   const [depth, height, width] = [...ones, ...input.shape.slice(1, -1)] as [number, number, number];
   const [outDepth, outHeight, outWidth] = [...ones, ...shape.slice(1, -1)];
   return {
-    rows: count === 0 ? 0 : count / channels / outWidth!,
     padEnds: [z.padEnd, y.padEnd, x.padEnd] as const,
     params: {
       count: count / 4,
@@ -276,31 +266,20 @@ function geometry(
 /**
  * Records the pooling of `input` [N, …, C] into `output` of `pooledShape`: 1 to 3 spatial axes, both
  * of the compiled type, C a multiple of four.
- * @throws {RangeError} where shapes and attributes do not fit together, or another window was compiled.
+ * @throws {RangeError} where shapes and attributes do not fit together.
  */
 export function recordPool(
   recorder: Recorder,
-  { pipeline, type, kernelShape }: CompiledPool,
+  { pipeline, type }: CompiledPool,
   { input, output }: Record<"input" | "output", Tensor>,
   attributes: PoolAttributes,
 ): void {
   const { countIncludePad = false, p = 2 } = attributes;
   checkExponent(p);
-  if (kernelShape !== undefined && kernelShape.join() !== attributes.kernelShape.join()) {
-    throw new RangeError(
-      `Cannot pool with kernel [${attributes.kernelShape}]: [${kernelShape}] is compiled`,
-    );
-  }
-  const { params: { count: _, ...params }, rows, padEnds } = geometry(
-    input,
-    [output],
-    type,
-    attributes,
-  );
+  const { params, padEnds } = geometry(input, [output], type, attributes);
   recorder.dispatch(pipeline, {
     params: {
       ...params,
-      rows,
       padded_z: params.depth + padEnds[0],
       padded_y: params.height + padEnds[1],
       padded_x: params.width + padEnds[2],
@@ -308,10 +287,7 @@ export function recordPool(
       exponent: p,
     },
     bindings: { input, output },
-  }, [
-    Math.ceil(params.out_width * params.channels4 / 64),
-    ...rowOfWorkgroups(recorder.gpu, rows),
-  ]);
+  }, rowOfWorkgroups(recorder.gpu, Math.ceil(params.count / 64)));
 }
 
 /** Compiles max pooling that also says where. @throws {KernelError} where the device fails. */

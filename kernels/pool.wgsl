@@ -13,7 +13,7 @@
 alias Element = f32;
 
 struct Params {
-  rows: u32, // N · out_depth · out_height
+  count: u32, // vec4s of output
   channels4: u32,
   depth: i32,
   height: i32,
@@ -41,8 +41,6 @@ struct Params {
 }
 
 override KIND: u32 = 0;
-// A window of SIDE × SIDE pixels; 0: as params say. What is known ahead needs no loop.
-override SIDE: i32 = 0;
 
 // Element's largest number: f16 does not keep 0.1 to f32's digits.
 const LARGEST = select(3.4028234e38f, 65504.0f, f32(Element(0.1)) != 0.1f);
@@ -51,49 +49,48 @@ const LARGEST = select(3.4028234e38f, 65504.0f, f32(Element(0.1)) != 0.1f);
 @group(0) @binding(1) var<storage, read> input: array<vec4<Element>>;
 @group(0) @binding(2) var<storage, read_write> output: array<vec4<Element>>;
 
+// The first tap of a window that begins at `at` and is not in front of the first pixel.
+fn first_tap(at: i32, dilation: i32) -> i32 {
+  return select(0, (dilation - 1 - at) / dilation, at < 0);
+}
+
+// One behind the last tap of a window from `at` that is before `end`.
+fn end_tap(at: i32, dilation: i32, taps: i32, end: i32) -> i32 {
+  return clamp((end - at + dilation - 1) / dilation, 0, taps);
+}
+
 @compute @workgroup_size(64)
-fn pool(
-  @builtin(global_invocation_id) id: vec3<u32>,
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-) {
-  // Rows go by workgroups: divisions that all invocations share cost a software adapter one, not
-  // one each.
-  let row_out = group.y + group.z * grid.y;
-  if (row_out >= params.rows || id.x >= params.out_width * params.channels4) {
+fn pool(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
+  let at = id.x + id.y * grid.x * 64u;
+  if (at >= params.count) {
     return;
   }
-  let column = id.x / params.channels4;
-  let channel = i32(id.x - column * params.channels4);
-  let plane_out = row_out / params.out_height;
-  let image = plane_out / params.out_depth;
-  let z0 = i32(plane_out - image * params.out_depth) * params.stride_z - params.pad_z;
-  let y0 = i32(row_out - plane_out * params.out_height) * params.stride_y - params.pad_y;
-  let x0 = i32(column) * params.stride_x - params.pad_x;
+  var rest = at / params.channels4;
+  let channel = i32(at % params.channels4);
+  let out_x = rest % params.out_width;
+  rest /= params.out_width;
+  let out_y = rest % params.out_height;
+  rest /= params.out_height;
+  let z0 = i32(rest % params.out_depth) * params.stride_z - params.pad_z;
+  let y0 = i32(out_y) * params.stride_y - params.pad_y;
+  let x0 = i32(out_x) * params.stride_x - params.pad_x;
+  let image = i32(rest / params.out_depth) * params.depth;
+  let from_z = first_tap(z0, params.dilation_z);
+  let from_y = first_tap(y0, params.dilation_y);
+  let from_x = first_tap(x0, params.dilation_x);
+  let to_z = end_tap(z0, params.dilation_z, params.kernel_z, params.depth);
+  let to_y = end_tap(y0, params.dilation_y, params.kernel_y, params.height);
+  let to_x = end_tap(x0, params.dilation_x, params.kernel_x, params.width);
   let channels4 = i32(params.channels4);
-  let kernel_z = select(1, params.kernel_z, SIDE == 0);
-  let kernel_y = select(SIDE, params.kernel_y, SIDE == 0);
-  let kernel_x = select(SIDE, params.kernel_x, SIDE == 0);
-  var taps = 0u; // that count
+  let step = params.dilation_x * channels4;
   var pooled = select(vec4f(), vec4f(-LARGEST), KIND == 0u);
-  for (var i = 0; i < kernel_z; i++) {
-    let z = z0 + i * params.dilation_z;
-    for (var j = 0; j < kernel_y; j++) {
-      let y = y0 + j * params.dilation_y;
-      let row = ((i32(image) * params.depth + z) * params.height + y) * params.width;
-      for (var k = 0; k < kernel_x; k++) {
-        let x = x0 + k * params.dilation_x;
-        let inside = min(z, min(y, x)) >= 0 && z < params.depth && y < params.height &&
-          x < params.width;
-        if (KIND == 1u) {
-          let in_padding = params.count_padding != 0u && z < params.padded_z &&
-            y < params.padded_y && x < params.padded_x;
-          taps += u32(inside || in_padding);
-        }
-        if (!inside) {
-          continue;
-        }
-        let v = vec4f(input[(row + x) * channels4 + channel]);
+  for (var i = from_z; i < to_z; i++) {
+    let plane = (image + z0 + i * params.dilation_z) * params.height;
+    for (var j = from_y; j < to_y; j++) {
+      let row = (plane + y0 + j * params.dilation_y) * params.width;
+      var tap = (row + x0 + from_x * params.dilation_x) * channels4 + channel;
+      for (var k = from_x; k < to_x; k++) {
+        let v = vec4f(input[tap]);
         if (KIND == 0u) {
           pooled = max(pooled, v);
         } else if (KIND == 1u) {
@@ -106,16 +103,22 @@ fn pool(
           // pow(0, e) may be computed through log(0): kept off.
           pooled += select(vec4f(), pow(max(abs(v), vec4f(1e-30)), vec4f(params.exponent)), v != vec4f());
         }
+        tap += step;
       }
     }
   }
   if (KIND == 1u) {
-    pooled /= f32(max(taps, 1u));
+    var taps = (to_z - from_z) * (to_y - from_y) * (to_x - from_x);
+    if (params.count_padding != 0u) {
+      taps = end_tap(z0, params.dilation_z, params.kernel_z, params.padded_z) *
+        end_tap(y0, params.dilation_y, params.kernel_y, params.padded_y) *
+        end_tap(x0, params.dilation_x, params.kernel_x, params.padded_x);
+    }
+    pooled /= f32(max(taps, 1));
   } else if (KIND == 2u && params.exponent == 2.0) {
     pooled = sqrt(pooled);
   } else if (KIND == 2u && params.exponent != 1.0) {
     pooled = select(vec4f(), pow(max(pooled, vec4f(1e-37)), vec4f(1.0 / params.exponent)), pooled > vec4f());
   }
-  output[row_out * params.out_width * params.channels4 + id.x] =
-    vec4<Element>(clamp(pooled, vec4f(-LARGEST), vec4f(LARGEST)));
+  output[at] = vec4<Element>(clamp(pooled, vec4f(-LARGEST), vec4f(LARGEST)));
 }

@@ -11,7 +11,7 @@ import { defineKernel, type Pipeline, type Recorder, rowOfWorkgroups } from "./k
 import { Tensor } from "./tensor.ts";
 
 const params = {
-  rows: "u32",
+  count: "u32",
   channels: "u32",
   depth: "u32",
   height: "u32",
@@ -37,7 +37,7 @@ export const resizeKernel = defineKernel({
     taps: { type: "array<vec2<u32>>", access: "read" },
     output: { type: "array<vec4<Element>>", access: "read_write" },
   },
-  overrides: { TAPS: 0 },
+  overrides: {},
   aliases: { Element: ["f32", "f16"] },
 });
 
@@ -51,7 +51,7 @@ export const resizeScalarKernel = defineKernel({
     taps: { type: "array<vec2<u32>>", access: "read" },
     output: { type: "array<Element>", access: "read_write" },
   },
-  overrides: { TAPS: 0 },
+  overrides: {},
   aliases: { Element: ["f32", "f16"] },
 });
 
@@ -378,15 +378,13 @@ export async function compileResize(
     if (Math.max(count, product(current) / lanes) >= 2 ** 32) {
       throw new RangeError(`Cannot resize [${shape.join(", ")}]: it has too many elements`);
     }
-    const counts = tables.map(({ count }) => count).join();
-    const TAPS = { "1,1,1": 1, "1,2,2": 2 }[counts] ?? 0;
     const kernel = lanes === 4 ? resizeKernel : resizeScalarKernel;
     passes.push({
-      pipeline: await (kernel as typeof resizeKernel).compile(gpu, { TAPS }, { Element: type }),
+      pipeline: await (kernel as typeof resizeKernel).compile(gpu, {}, { Element: type }),
       taps: Tensor.from(gpu, words, [words.length / 2, 2], "taps"),
       between: i === groups.length - 1 ? undefined : new Tensor(gpu, type, next, "half resized"),
       params: {
-        rows: count === 0 ? 0 : count / (outSizes[2]! * inner / lanes),
+        count,
         channels: inner / lanes,
         depth: sizes[0]!,
         height: sizes[1]!,
@@ -443,10 +441,7 @@ export function recordResize(
     recorder.dispatch(
       pipeline,
       { params, bindings: { input: from, taps, output: to } },
-      [
-        Math.ceil(params.out_width * params.channels / 64),
-        ...rowOfWorkgroups(recorder.gpu, params.rows),
-      ],
+      rowOfWorkgroups(recorder.gpu, Math.ceil(params.count / 64)),
     );
     from = to;
   }

@@ -12,7 +12,7 @@
 alias Element = f32;
 
 struct Params {
-  rows: u32, // N · out_depth · out_height
+  count: u32, // elements of output
   channels: u32, // C
   depth: u32,
   height: u32,
@@ -28,10 +28,6 @@ struct Params {
   extrapolation: f32,
 }
 
-// 1: one tap on every axis (nearest); 2: two on y and x, one on z (bilinear); 0: as params say. What
-// is known ahead needs no loop.
-override TAPS: u32 = 0;
-
 // Element's largest number: f16 does not keep 0.1 to f32's digits.
 const LARGEST = select(3.4028234e38f, 65504.0f, f32(Element(0.1)) != 0.1f);
 // The index that says that there are no weights.
@@ -43,38 +39,30 @@ const OUTSIDE = 0xffffffffu;
 @group(0) @binding(3) var<storage, read_write> output: array<Element>;
 
 @compute @workgroup_size(64)
-fn resize_scalar(
-  @builtin(global_invocation_id) id: vec3<u32>,
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(num_workgroups) grid: vec3<u32>,
-) {
-  // Rows go by workgroups: divisions that all invocations share cost a software adapter one, not
-  // one each.
-  let row_out = group.y + group.z * grid.y;
-  if (row_out >= params.rows || id.x >= params.out_width * params.channels) {
+fn resize_scalar(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
+  let at = id.x + id.y * grid.x * 64u;
+  if (at >= params.count) {
     return;
   }
-  let column = id.x / params.channels;
-  let channel = id.x - column * params.channels;
-  let count_z = select(1u, params.count_z, TAPS == 0u);
-  let count_y = select(TAPS, params.count_y, TAPS == 0u);
-  let count_x = select(TAPS, params.count_x, TAPS == 0u);
-  let plane = row_out / params.out_height;
-  let image = plane / params.out_depth;
-  let from_x = params.taps_x + column * count_x;
-  let from_y = params.taps_y + (row_out - plane * params.out_height) * count_y;
-  let from_z = (plane - image * params.out_depth) * count_z;
+  let channel = at % params.channels;
+  var rest = at / params.channels;
+  let from_x = params.taps_x + (rest % params.out_width) * params.count_x;
+  rest /= params.out_width;
+  let from_y = params.taps_y + (rest % params.out_height) * params.count_y;
+  rest /= params.out_height;
+  let from_z = (rest % params.out_depth) * params.count_z;
+  let image = rest / params.out_depth * params.depth;
   var sum = f32();
   if (taps[from_x].x == OUTSIDE || taps[from_y].x == OUTSIDE || taps[from_z].x == OUTSIDE) {
     sum = f32(params.extrapolation);
   } else {
-    for (var i = 0u; i < count_z; i++) {
+    for (var i = 0u; i < params.count_z; i++) {
       let z = taps[from_z + i];
-      for (var j = 0u; j < count_y; j++) {
+      for (var j = 0u; j < params.count_y; j++) {
         let y = taps[from_y + j];
-        let row = ((image * params.depth + z.x) * params.height + y.x) * params.width;
+        let row = ((image + z.x) * params.height + y.x) * params.width;
         var part = f32();
-        for (var k = 0u; k < count_x; k++) {
+        for (var k = 0u; k < params.count_x; k++) {
           let x = taps[from_x + k];
           part += bitcast<f32>(x.y) * f32(input[(row + x.x) * params.channels + channel]);
         }
@@ -82,5 +70,5 @@ fn resize_scalar(
       }
     }
   }
-  output[row_out * params.out_width * params.channels + id.x] = Element(clamp(sum, -LARGEST, LARGEST));
+  output[at] = Element(clamp(sum, -LARGEST, LARGEST));
 }

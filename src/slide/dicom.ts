@@ -9,12 +9,8 @@
 import { SlideFormatError, UnsupportedError } from "../errors.ts";
 import { dicomError } from "./dicom_elements.ts";
 import {
-  type Attribute,
-  type Attributes,
   firstItem,
   type Instance,
-  isHarmless,
-  loadKeywords,
   numbers,
   readFileMeta,
   readInstance,
@@ -276,7 +272,7 @@ async function assemble(instances: readonly Instance[], main: Instance): Promise
       { path: main.source.location, format: "dicom" },
     );
   }
-  const associated = new Map<string, TileGrid>();
+  const associated = new Map<string, DicomLevel>();
   for (const instance of used) {
     const name = ASSOCIATED[instance.flavour ?? ""];
     if (name === undefined) continue;
@@ -289,19 +285,29 @@ async function assemble(instances: readonly Instance[], main: Instance): Promise
     }
     associated.set(name, new DicomLevel([instance]));
   }
-  const { attributes } = largest.parts[0]!;
-  const icc = firstItem(attributes, OPTICAL_PATHS)?.["00282000"]?.Value?.[0];
+  const properties = await readProperties(largest.parts[0]!);
+  const all = { ...properties.all };
+  for (const [name, { parts: [instance] }] of associated) {
+    const profile = profileOf(instance!);
+    if (profile) all[`openslide.associated.${name}.icc-size`] = String(profile.length);
+  }
   return {
     format: "dicom",
     levels,
-    properties: await readProperties(largest.parts[0]!),
+    properties: { ...properties, all },
     associated,
     background: [255, 255, 255],
-    icc: icc instanceof ArrayBuffer && icc.byteLength > 0 ? new Uint8Array(icc) : undefined,
+    icc: profileOf(largest.parts[0]!),
     async close() {
       for (const { source } of used) await source.close();
     },
   };
+}
+
+/** The ICC profile of its first optical path (PS3.3 C.11.15). */
+function profileOf({ attributes }: Instance): Uint8Array | undefined {
+  const icc = firstItem(attributes, OPTICAL_PATHS)?.["00282000"]?.Value?.[0];
+  return icc instanceof ArrayBuffer && icc.byteLength > 0 ? new Uint8Array(icc) : undefined;
 }
 
 /**
@@ -331,11 +337,11 @@ const OBJECTIVE_LENS_POWER = 0x00480112;
 const IMAGED_VOLUME_WIDTH = 0x00480001, IMAGED_VOLUME_HEIGHT = 0x00480002;
 
 async function readProperties(instance: Instance): Promise<SlideParts["properties"]> {
-  const { attributes, meta, widthPx, heightPx } = instance;
-  const keyword = await loadKeywords();
-  const all: Record<string, string> = {};
-  addProperties(all, "dicom", meta, keyword);
-  addProperties(all, "dicom", attributes, keyword);
+  const { source, attributes, meta, listed, widthPx, heightPx } = instance;
+  const all = {
+    ...await meta.listed.properties(source),
+    ...await listed.properties(source),
+  };
   const measures = firstItem(firstItem(attributes, SHARED_FUNCTIONAL_GROUPS), PIXEL_MEASURES);
   // Millimetres between rows, then between columns (PS3.3 10.7.1.3).
   const [spacingY, spacingX] = numbers(measures, PIXEL_SPACING);
@@ -345,6 +351,8 @@ async function readProperties(instance: Instance): Promise<SlideParts["propertie
   if (objectivePower !== undefined) {
     all["openslide.objective-power"] = formatDouble(objectivePower);
   }
+  const barcode = all["dicom.BarcodeValue"];
+  if (barcode !== undefined) all["openslide.barcode"] = barcode;
   const [width] = numbers(attributes, IMAGED_VOLUME_WIDTH);
   const [height] = numbers(attributes, IMAGED_VOLUME_HEIGHT);
   return {
@@ -358,44 +366,4 @@ async function readProperties(instance: Instance): Promise<SlideParts["propertie
 
 function micrometres(millimetres: number | undefined): number | undefined {
   return millimetres !== undefined && millimetres > 0 ? millimetres * 1000 : undefined;
-}
-
-/** Of these nothing is told: free text, names, titles, dates, and what has no text. */
-const UNTOLD_VRS: ReadonlySet<string> = new Set(
-  ["AE", "AS", "DA", "DT", "LT", "OB", "OD", "OF", "OL", "OV", "OW", "PN", "ST", "TM", "UN", "UT"],
-);
-
-/**
- * Attributes as OpenSlide names them: "dicom.Rows", "dicom.ImageType[2]",
- * "dicom.OpticalPathSequence[0].ObjectiveLensPower". Those that may tell of a patient are left out.
- */
-function addProperties(
-  all: Record<string, string>,
-  prefix: string,
-  attributes: Attributes,
-  keyword: (tag: string) => string | undefined,
-): void {
-  for (const [tag, attribute] of Object.entries(attributes)) {
-    const name = keyword(tag);
-    const { vr, Value: values = [] } = attribute;
-    const harmless = tag.startsWith("0002") || isHarmless(parseInt(tag, 16));
-    if (name === undefined || !harmless || UNTOLD_VRS.has(vr)) continue;
-    if (vr === "SQ") {
-      for (const [i, item] of values.entries()) {
-        addProperties(all, `${prefix}.${name}[${i}]`, item as Attributes, keyword);
-      }
-      continue;
-    }
-    for (const [i, text] of valueTexts(attribute).entries()) {
-      all[values.length === 1 ? `${prefix}.${name}` : `${prefix}.${name}[${i}]`] = text;
-    }
-  }
-}
-
-function valueTexts({ vr, Value: values = [], _rawValue: raw }: Attribute): string[] {
-  // Numbers that are written as text stay as they are written.
-  const written = (vr === "DS" || vr === "IS") && Array.isArray(raw) ? raw as unknown[] : values;
-  return written.map((value) =>
-    typeof value === "number" ? formatDouble(value) : String(value ?? "").trim()
-  );
 }

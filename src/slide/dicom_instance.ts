@@ -16,6 +16,8 @@ import {
 } from "./dicom_elements.ts";
 import { encapsulatedFrames, type Frames, nativeFrames } from "./dicom_frames.ts";
 import { jpegColours } from "./codec.ts";
+import { type Attributes, loadDcmJs, loadDictionary } from "./dcmjs.ts";
+import { AttributeList } from "./dicom_properties.ts";
 import { sampleBytes } from "./samples.ts";
 import type { Compression, RawTile } from "./slide.ts";
 import type { ByteRange, Source } from "./source.ts";
@@ -27,18 +29,7 @@ export interface FileMeta {
   /** Where the file meta information begins, behind its own length, and where it ends. */
   readonly metaAt: number;
   readonly datasetAt: number;
-}
-
-/** Attributes by tag, such as "00280010", as dcmjs gives them. */
-export interface Attributes {
-  readonly [tag: string]: Attribute;
-}
-
-export interface Attribute {
-  readonly vr: string;
-  readonly Value?: readonly unknown[];
-  /** Texts as they are written, where values are numbers. */
-  readonly _rawValue?: unknown;
+  readonly listed: AttributeList;
 }
 
 /** A file of pixels. */
@@ -68,7 +59,9 @@ export interface Instance {
   readonly frames: number;
   /** Columns times row, plus column, to frame; undefined where frames come row by row (TILED_FULL). */
   readonly places: ReadonlyMap<number, number> | undefined;
-  readonly meta: Attributes;
+  readonly meta: FileMeta;
+  /** All of them, and what of them is used here. */
+  readonly listed: AttributeList;
   readonly attributes: Attributes;
   /** @throws {UnsupportedError} for pixels of a kind that is not read; {SlideFormatError}; {SourceError}. */
   readFrame(index: number, signal?: AbortSignal): Promise<RawTile>;
@@ -131,9 +124,11 @@ const IMPLICIT: Encoding = { explicit: false, littleEndian: true };
 export async function readFileMeta(source: Source): Promise<FileMeta | undefined> {
   if (!isDicom(await source.read(0, META_AT))) return undefined;
   const uids = new Map<number, string>();
+  const listed = new AttributeList();
   let metaAt = META_AT;
   const datasetAt = await walkElements(source, META_AT, EXPLICIT, (element) => {
     if (element.tag === META_LENGTH) metaAt = element.valueAt + (element.lengthBytes ?? 0);
+    else listed.add(element, element.vr);
     if (element.vr === "UI") uids.set(element.tag, text(element));
     return "skip";
   }, META_GROUP);
@@ -142,7 +137,7 @@ export async function readFileMeta(source: Source): Promise<FileMeta | undefined
   if (sopClassUid === undefined || transferSyntaxUid === undefined) {
     throw dicomError(source, "its meta information names no SOP class or no transfer syntax");
   }
-  return { sopClassUid, transferSyntaxUid, metaAt, datasetAt };
+  return { sopClassUid, transferSyntaxUid, metaAt, datasetAt, listed };
 }
 
 /** Whether a file that begins so is a DICOM file (PS3.10 §7.1): 132 bytes tell. */
@@ -170,8 +165,8 @@ const KEPT_TAGS: ReadonlySet<number> = new Set([
 /** StudyID and ProtocolName, which people fill in. */
 const DROPPED_TAGS: ReadonlySet<number> = new Set([0x00200010, 0x00181030]);
 
-/** Whether an attribute may be told to anyone: it holds no name, number, date or label of a patient. */
-export function isHarmless(tag: number): boolean {
+/** Whether an attribute is parsed: it holds no name, number, date or label of a patient. */
+function isHarmless(tag: number): boolean {
   return (KEPT_GROUPS.has(tag >>> 16) || KEPT_TAGS.has(tag)) && !DROPPED_TAGS.has(tag);
 }
 
@@ -181,6 +176,11 @@ const PLANE_POSITION_SLIDE = 0x0048021a;
 const COLUMN_POSITION = 0x0048021e, ROW_POSITION = 0x0048021f;
 const OPTICAL_PATH_IDENTIFICATION = 0x00480207, OPTICAL_PATH_IDENTIFIER = 0x00480106;
 const EXTENDED_OFFSETS = 0x7fe00001, EXTENDED_LENGTHS = 0x7fe00002;
+
+/** What may take as much as the pixels, and OpenSlide does not tell (libdicom, dicom-file.c). */
+const UNLISTED: ReadonlySet<number> = new Set(
+  [PER_FRAME_FUNCTIONAL_GROUPS, 0x00480200, EXTENDED_OFFSETS, EXTENDED_LENGTHS],
+);
 
 /** More elements than any data set has. */
 const MAX_ELEMENTS = 2 ** 16;
@@ -203,6 +203,7 @@ interface KeptElement extends ByteRange {
 /** What a walk over a data set finds. */
 interface Dataset {
   readonly kept: readonly KeptElement[];
+  readonly listed: AttributeList;
   readonly pixelsAt: number;
   /** Undefined where they are encapsulated. */
   readonly pixelBytes: number | undefined;
@@ -231,9 +232,10 @@ export async function readInstance(source: Source, meta: FileMeta): Promise<Inst
     const feature = `transfer syntax ${meta.transferSyntaxUid}${name ? ` (${name})` : ""}`;
     throw unsupported(source, feature);
   }
+  const { vrOf } = await loadDictionary();
   const encoding = meta.transferSyntaxUid === "1.2.840.10008.1.2" ? IMPLICIT : EXPLICIT;
-  const dataset = await walkDataset(source, meta.datasetAt, encoding);
-  const { meta: metaAttributes, dict } = await readAttributes(source, meta, dataset);
+  const dataset = await walkDataset(source, meta.datasetAt, encoding, vrOf);
+  const dict = await readAttributes(source, meta, dataset);
 
   const number = (tag: number, name: string, most: number, absent?: number) => {
     const [value = absent] = values(dict, tag);
@@ -284,7 +286,8 @@ export async function readInstance(source: Source, meta: FileMeta): Promise<Inst
     },
     ...tiled,
     places,
-    meta: metaAttributes,
+    meta,
+    listed: dataset.listed,
     attributes: dict,
     emptyTile() {
       if (typeof layout === "string") throw unsupported(source, layout);
@@ -321,8 +324,10 @@ async function walkDataset(
   source: Source,
   datasetAt: number,
   encoding: Encoding,
+  vrOf: (tag: number) => string,
 ): Promise<Dataset> {
   const kept: KeptElement[] = [];
+  const listed = new AttributeList();
   const ranges = new Map<number, ByteRange>();
   const positions: FramePosition[] = [];
   /** The element before, where it is kept. */
@@ -368,17 +373,24 @@ async function walkDataset(
     }
     return "skip";
   };
-  await walkElements(source, datasetAt, encoding, (element) => {
-    const [top] = element.path;
-    if (top === undefined) return visitTop(element);
-    if (top === PER_FRAME_FUNCTIONAL_GROUPS && !tiledFull) {
-      return visitFrame(element, element.items[0]!);
-    }
+  const list = (element: Element) => {
+    const vr = element.vr === "" ? vrOf(element.tag) : element.vr;
+    if (vr === "SQ") return "enter";
+    listed.add(element, vr);
     return "skip";
+  };
+  await walkElements(source, datasetAt, encoding, (element) => {
+    const [top = element.tag] = element.path;
+    if (top === PER_FRAME_FUNCTIONAL_GROUPS && element.path.length > 0) {
+      return tiledFull ? "skip" : visitFrame(element, element.items[0]!);
+    }
+    const step = element.path.length === 0 ? visitTop(element) : "skip";
+    return step === "skip" && !UNLISTED.has(top) ? list(element) : step;
   });
   if (pixels === undefined) throw dicomError(source, "it has no pixel data, or was cut before");
   return {
     kept,
+    listed,
     pixelsAt: pixels.valueAt,
     pixelBytes: pixels.lengthBytes,
     extendedOffsets: ranges.get(EXTENDED_OFFSETS),
@@ -387,47 +399,12 @@ async function walkDataset(
   };
 }
 
-/** What is used of dcmjs, which has no types. */
-interface DcmJs {
-  readonly data: {
-    readonly DicomMessage: {
-      readFile(file: ArrayBuffer): { readonly meta: Attributes; readonly dict: Attributes };
-    };
-    readonly DicomMetaDictionary: {
-      readonly dictionary: Readonly<Record<string, { readonly name: string } | undefined>>;
-    };
-  };
-  readonly log: {
-    setLevel(level: string, persist: boolean): void;
-    getLogger(name: string): { setLevel(level: string, persist: boolean): void };
-  };
-}
-
-let loaded: Promise<DcmJs> | undefined;
-
-/** Imported when a DICOM file is met: it takes 100 ms. */
-function loadDcmJs(): Promise<DcmJs> {
-  return loaded ??= import("dcmjs").then((module) => {
-    const dcmjs = module.default as DcmJs;
-    // It prints values that it does not like.
-    dcmjs.log.setLevel("silent", false);
-    dcmjs.log.getLogger("validation.dcmjs").setLevel("silent", false);
-    return dcmjs;
-  });
-}
-
-/** The standard's keyword of a tag such as "00280010"; undefined where it has none. */
-export async function loadKeywords(): Promise<(tag: string) => string | undefined> {
-  const { dictionary } = (await loadDcmJs()).data.DicomMetaDictionary;
-  return (tag) => dictionary[`(${tag.slice(0, 4)},${tag.slice(4)})`]?.name;
-}
-
 /** Attributes of the kept elements, read from a file made of them alone. */
 async function readAttributes(
   source: Source,
   { metaAt, datasetAt }: FileMeta,
   { kept }: Dataset,
-): Promise<{ meta: Attributes; dict: Attributes }> {
+): Promise<Attributes> {
   const ranges = [{ offsetBytes: metaAt, lengthBytes: datasetAt - metaAt }, ...kept];
   const keptBytes = ranges.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
   if (keptBytes > MAX_ATTRIBUTE_BYTES) {
@@ -455,16 +432,16 @@ async function readAttributes(
   }
   const { data } = await loadDcmJs();
   const unreadable = "its attributes cannot be parsed";
-  let parsed: { meta: Attributes; dict: Attributes };
+  let dict: Attributes;
   try {
-    parsed = data.DicomMessage.readFile(file.buffer);
+    ({ dict } = data.DicomMessage.readFile(file.buffer));
   } catch (cause) {
     // Its words are not repeated, since they may quote values.
     throw dicomError(source, unreadable, undefined, { cause });
   }
   // A value of an odd length is read beyond its end, and then all that follows is something else.
-  if (kept.some(({ tag }) => !(key(tag) in parsed.dict))) throw dicomError(source, unreadable);
-  return parsed;
+  if (kept.some(({ tag }) => !(key(tag) in dict))) throw dicomError(source, unreadable);
+  return dict;
 }
 
 /** A tag as dcmjs writes it. */

@@ -4,7 +4,7 @@ import { CodecError, UnsupportedError } from "../errors.ts";
 import { TileDecoder } from "./codec.ts";
 import { AreaFilter } from "./area_filter.ts";
 import { Blending, cutBetween, isWhole, type PaintedTile } from "./blend.ts";
-import { levelProperties } from "./properties.ts";
+import { levelProperties, pictureProperties } from "./properties.ts";
 import type { Level, Picture, Properties, RawTile, Region, ScaledRegion, Slide } from "./slide.ts";
 import { convertToSrgb, type SrgbTable } from "./srgb.ts";
 
@@ -345,6 +345,7 @@ export class TiledSlide implements Slide {
           this.levels,
           parts.levels.every(({ placements }) => placements === undefined),
         ),
+        ...pictureProperties(parts.associated, parts.icc),
         ...properties.all,
       },
     };
@@ -403,7 +404,9 @@ export class TiledSlide implements Slide {
 
   levelFor(mpp: number): number {
     const { mppX, mppY } = this.#mpp();
-    if (!(mpp > 0)) throw new RangeError(`Cannot choose a level for ${mpp} µm/px`);
+    if (!(mpp > 0 && mpp < Infinity)) {
+      throw new RangeError(`Cannot choose a level for ${mpp} µm/px`);
+    }
     // A level whose scale differs in its last digits only is as fine as wanted.
     const finest = mpp * (1 + 1e-3) / Math.max(mppX, mppY);
     return Math.max(0, this.levels.findLastIndex(({ downsample }) => downsample <= finest));
@@ -420,6 +423,7 @@ export class TiledSlide implements Slide {
   /** Reads what the rectangle covers of the best level, and filters it by area. */
   async #readAtMpp(region: ScaledRegion): Promise<Picture> {
     const { mpp, x0Px, y0Px, widthPx, heightPx, signal } = region;
+    checkSize(widthPx, heightPx);
     const { mppX, mppY } = this.#mpp();
     const level = this.levelFor(mpp);
     const { downsample } = this.levels[level]!;
@@ -452,21 +456,23 @@ export class TiledSlide implements Slide {
       readonly signal: AbortSignal | undefined;
     },
   ): Promise<Uint8Array> {
-    const xPx = Math.floor(leftPx), yPx = Math.floor(topPx);
-    const width = Math.ceil(leftPx + widthPx * ratioX) - xPx;
-    const rows = Math.ceil(topPx + heightPx * ratioY) - yPx;
+    const grid = this.#parts.levels[level]!;
+    // What lies outside the level is not read, however much of it there is.
+    const xPx = Math.max(0, Math.floor(leftPx)), yPx = Math.max(0, Math.floor(topPx));
+    const width = Math.min(grid.widthPx, Math.ceil(leftPx + widthPx * ratioX)) - xPx;
+    const rows = Math.min(grid.heightPx, Math.ceil(topPx + heightPx * ratioY)) - yPx;
     const filter = new AreaFilter({
-      sourceWidthPx: width,
+      sourceWidthPx: Math.max(0, width),
       widthPx,
       heightPx,
       ratioX,
       ratioY,
       shiftX: leftPx - xPx,
       shiftY: topPx - yPx,
+      beyond: this.background,
     });
-    const grid = this.#parts.levels[level]!;
     const perStrip = Math.max(1, Math.floor(STRIP_BYTES / (3 * width)));
-    for (let row = 0; row < rows; row += perStrip) {
+    for (let row = 0; width > 0 && row < rows; row += perStrip) {
       const strip = Math.min(perStrip, rows - row);
       filter.add((await this.#readGrid(grid, level, xPx, yPx + row, width, strip, signal)).data);
     }

@@ -333,7 +333,7 @@ function spatialCases(type: "f32" | "f16", large: boolean): KernelCase[] {
       work: images * 112 * 112 * 64 * 1.25 * bytes,
       unit: "B",
       async prepare(gpu) {
-        const compiled = await compilePool(gpu, { kind: "max", type, kernelShape: [3, 3] });
+        const compiled = await compilePool(gpu, { kind: "max", type });
         const input = randomTensor(gpu, type, [images, 112, 112, 64]);
         const output = new Tensor(gpu, type, pooledShape(input.shape, window));
         return (batch) => recordPool(batch, compiled, { input, output }, window);

@@ -1,9 +1,11 @@
 /**
- * Every slide under a folder against OpenSlide: levels, dimensions, properties, and pixels at
- * seeded random places of every level and at its edges.
+ * Every slide under a folder against OpenSlide: levels, dimensions, properties, profile, associated
+ * pictures, and pixels at seeded random places of every level and at its edges.
  *
  *   deno task conformance:slides DIR [--regions N] [--seed N]
  *
+ * OPENSLIDE_PREFIX names where an OpenSlide is installed that is to be compared with instead of the
+ * system's, such as one of version 4, which reads DICOM.
  * Prints a table and exits with 1 where anything differs by more than its format may.
  */
 
@@ -11,12 +13,17 @@ import { readdirSync, statSync } from "node:fs";
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { openSlide } from "../../src/slide/open.ts";
-import type { Slide } from "../../src/slide/slide.ts";
+import { toRgb } from "../../src/slide/samples.ts";
+import { readSegments } from "../../src/slide/codec.ts";
+import type { RawTile, Slide } from "../../src/slide/slide.ts";
 import { buildPeer, OpenSlidePeer } from "../peers/openslide.ts";
 import { uniform } from "../reference/random.ts";
 
 /** Level-0 sides of the regions, in the level's own pixels. */
 const SIDE_PX = 256;
+
+/** A larger level is not read whole. */
+const MOST_WHOLE_PX = 40e6;
 
 /** Largest and mean difference that a slide may have, out of 255. */
 interface Tolerance {
@@ -28,12 +35,14 @@ interface Tolerance {
 const EXACT: Tolerance = { largest: 0, mean: 0 };
 const WAVELET: Tolerance = { largest: 1, mean: 0.1 };
 
-/** Properties that are not compared, each with its reason. */
-const NOT_COMPARED: readonly RegExp[] = [
-  /^openslide\.quickhash-1$/, // A hash of bytes as OpenSlide reads them: an identity, not a property of the slide.
-  /^openslide\.mpp-[xy]$/, // Since OpenSlide 4 also for generic TIFF; equal values are checked where both have them.
-  /^openslide\.(icc-size|associated\..*)$/, // Since OpenSlide 4.
-];
+/** A hash of bytes as OpenSlide reads them: an identity, not a property of the slide. */
+const NOT_COMPARED = "openslide.quickhash-1";
+/** OpenSlide has these since version 4, some of them for some formats only. */
+const NEWER = /^openslide\.(mpp-[xy]|objective-power|barcode|icc-size|associated\..*)$/;
+
+/** A picture that is read beyond OpenSlide's; and profiles of pictures of TIFFs are not. */
+const BEYOND = "map";
+const NOT_TOLD = /^openslide\.associated\..*\.icc-size$/;
 
 interface Row {
   readonly file: string;
@@ -44,6 +53,7 @@ interface Row {
   samples: number;
   readonly problems: string[];
   skipped?: string;
+  note?: string;
 }
 
 const { positionals: [folder], values } = parseArgs({
@@ -135,19 +145,28 @@ async function comparePixels(slide: Slide, peer: OpenSlidePeer, row: Row): Promi
     row.problems.push(`levels are ${sizes(slide.levels)}, OpenSlide's ${sizes(levels)}`);
     return;
   }
-  const { all } = slide.properties;
-  for (const [name, value] of Object.entries(await peer.properties())) {
-    if (all[name] === value) continue;
-    if (NOT_COMPARED.some((pattern) => pattern.test(name)) && all[name] === undefined) continue;
-    row.problems.push(
-      `property ${name} is ${JSON.stringify(all[name])}, not ${JSON.stringify(value)}`,
-    );
-  }
   const isOld = Number.parseInt(await peer.version()) < 4;
+  const ours = slide.properties.all, theirs = await peer.properties();
+  for (const name of new Set([...Object.keys(theirs), ...Object.keys(ours)])) {
+    if (ours[name] === theirs[name] || name === NOT_COMPARED) continue;
+    if (isOld && theirs[name] === undefined && NEWER.test(name)) continue;
+    if (theirs[name] === undefined && name.startsWith(`openslide.associated.${BEYOND}.`)) continue;
+    if (slide.format !== "dicom" && NOT_TOLD.test(name)) continue;
+    const [one, other] = [ours[name], theirs[name]].map((value) => JSON.stringify(value) ?? "none");
+    row.problems.push(`property ${name} is ${one}, OpenSlide's ${other}`);
+  }
+  await compareAssociated(slide, peer, row);
+  const icc = await peer.icc();
+  if (!isOld && !isEqual(icc, slide.icc ?? new Uint8Array())) {
+    row.problems.push(`its profile has ${slide.icc?.length ?? 0} bytes, OpenSlide's ${icc.length}`);
+  }
+  // OpenSlide believes the label, and shows as RGB what is YCbCr.
+  const isMislabelled = slide.format === "dicom" &&
+    ours["dicom.PhotometricInterpretation"] === "RGB" && saysYcbcr(await slide.rawTile(0, 0, 0));
   for (const [level, at] of slide.levels.entries()) {
     const { widthPx, heightPx, downsample, tileWidthPx, tileHeightPx } = at;
-    // OpenSlide 3 shears a level that is smaller than one of its tiles, when it clips the tile.
-    const isSheared = isOld && row.format === "generic-tiff" &&
+    // libtiff's TIFFRGBAImageGet shears a tile that is wider than its image.
+    const isSheared = row.format === "generic-tiff" &&
       (widthPx < tileWidthPx || heightPx < tileHeightPx);
     if (isSheared) continue;
     // Corners in level-0 pixels, so that most lie between pixels of a smaller level.
@@ -163,24 +182,27 @@ async function comparePixels(slide: Slide, peer: OpenSlidePeer, row: Row): Promi
       Math.floor(random() * right),
       Math.floor(random() * bottom),
     ]);
-    for (const [x0Px, y0Px] of [...corners, ...places] as [number, number][]) {
-      const ours = await slide.readRegion({
-        level,
-        x0Px,
-        y0Px,
-        widthPx: SIDE_PX,
-        heightPx: SIDE_PX,
-      });
-      const theirs = await peer.region(level, x0Px, y0Px, SIDE_PX, SIDE_PX);
+    const corner = { level, widthPx: SIDE_PX, heightPx: SIDE_PX };
+    let regions = ([...corners, ...places] as [number, number][])
+      .map(([x0Px, y0Px]) => ({ ...corner, x0Px, y0Px }));
+    // Between pixels colours are mixed, which is not the same before they are converted.
+    if (isMislabelled) regions = [{ level, x0Px: 0, y0Px: 0, widthPx, heightPx }];
+    for (const region of regions) {
+      if (region.widthPx * region.heightPx > MOST_WHOLE_PX) continue;
+      const { data } = await slide.readRegion(region);
+      const { x0Px, y0Px } = region;
+      let other = await peer.region(level, x0Px, y0Px, region.widthPx, region.heightPx);
+      if (isMislabelled) other = convertYcbcr(other);
       row.regions++;
-      for (let i = 0; i < theirs.length; i++) {
-        const difference = Math.abs(theirs[i]! - ours.data[i]!);
+      for (let i = 0; i < other.length; i++) {
+        const difference = Math.abs(other[i]! - data[i]!);
         if (difference > row.largest) row.largest = difference;
         row.sum += difference;
       }
-      row.samples += theirs.length;
+      row.samples += other.length;
     }
   }
+  if (isMislabelled) row.note = "labelled RGB though YCbCr: OpenSlide's pixels were converted";
   const compressions = new Set<string>();
   for (const level of slide.levels.keys()) {
     compressions.add((await slide.rawTile(level, 0, 0)).compression);
@@ -190,6 +212,52 @@ async function comparePixels(slide: Slide, peer: OpenSlidePeer, row: Row): Promi
   if (row.largest > largest || row.sum / row.samples > mean) {
     row.problems.push(`pixels differ by more than ${largest} or ${mean} in the mean`);
   }
+}
+
+/** Names, sizes and pixels of label, macro and thumbnail. */
+async function compareAssociated(slide: Slide, peer: OpenSlidePeer, row: Row): Promise<void> {
+  const sizes = await peer.associated();
+  const names = (of: Iterable<string>) => [...of].sort().join(", ") || "none";
+  const [ours, theirs] = [slide.associated, sizes].map((of) =>
+    names([...of.keys()].filter((name) => name !== BEYOND))
+  );
+  if (ours !== theirs) {
+    row.problems.push(`associated pictures are ${ours}, OpenSlide's ${theirs}`);
+    return;
+  }
+  for (const [name, { widthPx, heightPx }] of sizes) {
+    const picture = await slide.associated.get(name)!();
+    if (picture.widthPx !== widthPx || picture.heightPx !== heightPx) {
+      const size = `${picture.widthPx} × ${picture.heightPx}`;
+      row.problems.push(`the ${name} is ${size}, OpenSlide's ${widthPx} × ${heightPx}`);
+    } else if (!isEqual(picture.data, await peer.picture(name, widthPx * heightPx))) {
+      row.problems.push(`the ${name} has other pixels than OpenSlide's`);
+    }
+  }
+}
+
+/** Whether a frame's markers say so, or its subsampling: those of JFIF do, of Adobe only with a transform. */
+function saysYcbcr({ compression, photometric, data }: RawTile): boolean {
+  if (compression !== "jpeg" || photometric !== "ycbcr") return false;
+  const adobe = [...readSegments(data)].find(({ marker }) => marker === 0xee);
+  return adobe === undefined || adobe.payload[11] !== 0;
+}
+
+function isEqual(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((value, i) => value === b[i]);
+}
+
+/** YCbCr of every pixel to RGB, in libjpeg's arithmetic. */
+function convertYcbcr(pixels: Uint8Array): Uint8Array {
+  return toRgb(pixels, {
+    widthPx: pixels.length / 3,
+    heightPx: 1,
+    samplesPerPixel: 3,
+    bitsPerSample: 8,
+    photometric: "ycbcr",
+    alpha: "none",
+    littleEndian: true,
+  });
 }
 
 const rows: Row[] = [];
@@ -202,7 +270,7 @@ for (const path of filesIn(folder)) {
       (row.samples > 0
         ? String(row.largest).padStart(8) + (row.sum / row.samples).toFixed(4).padStart(8)
         : "       –       –") +
-      (row.skipped === undefined ? "" : `  ${row.skipped}`),
+      [row.skipped, row.note].map((words) => words === undefined ? "" : `  ${words}`).join(""),
   );
   for (const problem of row.problems) console.log(`    FAILED ${problem}`);
 }

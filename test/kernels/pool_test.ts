@@ -73,8 +73,6 @@ const CASES: readonly { input: readonly number[]; attributes: PoolAttributes }[]
     },
   },
   { input: [0, 5, 5, 4], attributes: { kernelShape: [3, 3] } },
-  { input: [2, 9, 9, 4], attributes: { kernelShape: [3, 3], strides: [2, 2], pads: [1, 1, 1, 1] } },
-  { input: [1, 9, 9, 4], attributes: { kernelShape: [2, 2], strides: [2, 2] } },
 ];
 
 /**
@@ -112,10 +110,8 @@ Deno.test("recordPool() is ONNX's pooling of each kind, in f32 and f16", async (
   const types = gpu.features.has("shader-f16") ? ["f32", "f16"] as const : ["f32"] as const;
   for (const type of types) {
     for (const kind of KINDS) {
+      const compiled = await compilePool(gpu, { kind, type });
       for (const [i, { input: shape, attributes }] of CASES.entries()) {
-        // Every other case knows its window ahead.
-        const { kernelShape } = attributes;
-        const compiled = await compilePool(gpu, { kind, type, ...i % 2 ? {} : { kernelShape } });
         const values = floats(count(shape), 10 + i);
         const data = type === "f16" ? Float16Array.from(values) : values;
         const outShape = pooledShape(shape, attributes);
@@ -252,8 +248,6 @@ Deno.test("recordPool(), recordPoolIndices() and recordGlobalPool() refuse what 
   for (const [input, output, attributes] of wrong) {
     assert.throws(() => recordPool(batch, compiled, { input, output }, attributes), RangeError);
   }
-  const other = await compilePool(gpu, { kind: "max", kernelShape: [2, 2] });
-  assert.throws(() => recordPool(batch, other, { input, output }, attributes), RangeError);
   const record = (indices: Tensor, channels: number) =>
     recordPoolIndices(batch, compiledIndices, { input, output, indices }, {
       ...attributes,

@@ -1,35 +1,67 @@
 /** OpenSlide as a peer: builds the C program beside this file and talks to it. */
 
-import { existsSync, mkdirSync, renameSync, statSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, renameSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 const SOURCE = join(import.meta.dirname!, "openslide_peer.c");
 
+/** The prefix of an OpenSlide that is to be compared with instead of the system's, such as "/opt/openslide". */
+const PREFIX = Deno.env.get("OPENSLIDE_PREFIX");
+
 /**
- * Builds the program once for this source, into the system's temporary folder.
+ * Builds the program once for this source and this OpenSlide, into the system's temporary folder.
  * @returns its path.
- * @throws {Error} that says what to install where there is no compiler or no libopenslide-dev.
+ * @throws {Error} that says what to install where there is no compiler or no OpenSlide.
  */
 export async function buildPeer(): Promise<string> {
   const folder = join(tmpdir(), "wgslide-peers");
-  const program = join(folder, "openslide_peer");
-  if (existsSync(program) && statSync(program).mtimeMs > statSync(SOURCE).mtimeMs) return program;
+  const which = createHash("sha256").update(readFileSync(SOURCE)).update(PREFIX ?? "").digest(
+    "hex",
+  );
+  const program = join(folder, `openslide_peer-${which.slice(0, 16)}`);
+  if (existsSync(program)) return program;
   mkdirSync(folder, { recursive: true });
-  const flags = await run("pkg-config", "--cflags", "--libs", "openslide").catch(() => undefined);
   const partial = `${program}.${crypto.randomUUID()}`;
   try {
-    if (flags === undefined) throw new Error("pkg-config finds no openslide");
-    await run("cc", "-O2", SOURCE, "-o", partial, ...flags.trim().split(/\s+/), "-lpthread");
+    const flags = await openSlideFlags();
+    await run("cc", "-O2", SOURCE, "-o", partial, ...flags, "-lpthread");
   } catch (cause) {
     throw new Error(
       `Cannot build OpenSlide's comparison program: ${(cause as Error).message}; ` +
-        `on Debian: apt-get install gcc pkg-config libopenslide-dev`,
+        `on Debian: apt-get install gcc pkg-config libopenslide-dev, or set OPENSLIDE_PREFIX`,
       { cause },
     );
   }
   renameSync(partial, program);
   return program;
+}
+
+/** What compiles and links with it, and finds it when the program runs. */
+async function openSlideFlags(): Promise<string[]> {
+  const folders = ["lib", "lib64", `lib/${Deno.build.arch}-linux-gnu`]
+    .map((lib) => join(PREFIX ?? "", lib, "pkgconfig"));
+  // Before the system's own, where the libraries that it needs are.
+  const env: Record<string, string> = PREFIX === undefined
+    ? {}
+    : { PKG_CONFIG_PATH: folders.join(":") };
+  const ask = async (...args: string[]) => {
+    const command = new Deno.Command("pkg-config", { args: [...args, "openslide"], env });
+    const { success, stdout } = await command.output();
+    if (!success) throw new Error("pkg-config finds no openslide");
+    return new TextDecoder().decode(stdout).trim();
+  };
+  const version = await ask("--modversion"), lib = await ask("--variable=libdir");
+  if (PREFIX !== undefined && !lib.startsWith(PREFIX)) {
+    throw new Error(`there is none in "${PREFIX}"`);
+  }
+  return [
+    ...(await ask("--cflags", "--libs")).split(/\s+/),
+    // Old tags, since what OpenSlide itself links with lies there too.
+    ...(PREFIX === undefined ? [] : [`-Wl,--disable-new-dtags,-rpath,${lib}`]),
+    ...(Number.parseInt(version) >= 4 ? ["-DOPENSLIDE_4"] : []),
+  ];
 }
 
 async function run(command: string, ...args: string[]): Promise<string> {
@@ -90,6 +122,30 @@ export class OpenSlidePeer {
     }));
   }
 
+  /** Names of the associated pictures, with their sizes. */
+  async associated(): Promise<Map<string, { widthPx: number; heightPx: number }>> {
+    await this.#ask("associated");
+    const count = Number(await this.#line());
+    const sizes = new Map<string, { widthPx: number; heightPx: number }>();
+    for (let i = 0; i < count; i++) {
+      const [, , name, widthPx, heightPx] = (await this.#line()).match(/^(\d+) (.*) (\d+) (\d+)$/)!;
+      sizes.set(name!, { widthPx: Number(widthPx), heightPx: Number(heightPx) });
+    }
+    return sizes;
+  }
+
+  /** An associated picture's RGB over white. @throws {Error} with OpenSlide's words where it cannot. */
+  async picture(name: string, pixels: number): Promise<Uint8Array> {
+    await this.#ask(`picture ${name}`);
+    return await this.#pixels(pixels);
+  }
+
+  /** The profile of level 0, empty where there is none, and before OpenSlide 4. */
+  async icc(): Promise<Uint8Array> {
+    await this.#ask("icc");
+    return await this.#bytes(Number(await this.#line()));
+  }
+
   /** OpenSlide's version, such as "3.4.1". */
   async version(): Promise<string> {
     await this.#ask("version");
@@ -125,9 +181,13 @@ export class OpenSlidePeer {
     heightPx: number,
   ): Promise<Uint8Array> {
     await this.#ask(`region ${level} ${x0Px} ${y0Px} ${widthPx} ${heightPx}`);
+    return await this.#pixels(widthPx * heightPx);
+  }
+
+  async #pixels(count: number): Promise<Uint8Array> {
     const status = await this.#line();
     if (status !== "ok") throw new Error(status.replace(/^error /, ""));
-    return await this.#bytes(widthPx * heightPx * 3);
+    return await this.#bytes(count * 3);
   }
 
   async close(): Promise<void> {

@@ -7,7 +7,10 @@
  *       version                      OpenSlide's version
  *       properties                   "N", then name and value, each after its length in bytes
  *       region LEVEL X Y W H         W*H*3 bytes of RGB over the background, or "error ..." (see below)
- *     Before region's bytes comes a line "ok" or "error MESSAGE".
+ *       associated                   "N", then each name after its length in bytes, and its size
+ *       picture NAME                 w*h*3 bytes of RGB over white
+ *       icc                          "N", then the N bytes of the profile; 0 before OpenSlide 4
+ *     Before region's and picture's bytes comes a line "ok" or "error MESSAGE".
  *   openslide_peer tiles FILE LEVEL TILE THREADS     reads a level tile by tile, in order
  *   openslide_peer regions FILE LEVEL SIDE COUNT     reads seeded random squares
  *   openslide_peer open FILE COUNT                   opens and closes
@@ -61,6 +64,22 @@ static void to_rgb_over(uint32_t over, const uint32_t *argb, uint8_t *rgb, int64
   }
 }
 
+/* Writes pixels that were read, over a colour, or why they were not; frees them. */
+static int answer(openslide_t *slide, uint32_t background, uint32_t *argb, int64_t pixels) {
+  const char *error = openslide_get_error(slide);
+  uint8_t *rgb = malloc((size_t) pixels * 3 + 1);
+  if (error != NULL || rgb == NULL) {
+    printf("error %s\n", error != NULL ? error : "no memory");
+    return 1;
+  }
+  to_rgb_over(background, argb, rgb, pixels);
+  printf("ok\n");
+  fwrite(rgb, 3, (size_t) pixels, stdout);
+  free(argb);
+  free(rgb);
+  return 0;
+}
+
 static int serve(const char *file) {
   openslide_t *slide = open_or_die(file);
   const char *colour = openslide_get_property_value(slide, OPENSLIDE_PROPERTY_NAME_BACKGROUND_COLOR);
@@ -88,22 +107,41 @@ static int serve(const char *file) {
         const char *value = openslide_get_property_value(slide, names[i]);
         printf("%zu %s %zu %s", strlen(names[i]), names[i], strlen(value), value);
       }
+    } else if (strncmp(line, "associated", 10) == 0) {
+      int n = 0;
+      const char *const *names = openslide_get_associated_image_names(slide);
+      while (names[n] != NULL) n++;
+      printf("%d\n", n);
+      for (int i = 0; i < n; i++) {
+        openslide_get_associated_image_dimensions(slide, names[i], &w, &h);
+        printf("%zu %s %" PRId64 " %" PRId64 "\n", strlen(names[i]), names[i], w, h);
+      }
+    } else if (strncmp(line, "picture ", 8) == 0) {
+      line[strcspn(line, "\n")] = 0;
+      openslide_get_associated_image_dimensions(slide, line + 8, &w, &h);
+      uint32_t *argb = malloc((size_t) w * h * 4);
+      if (argb == NULL) return 1;
+      openslide_read_associated_image(slide, line + 8, argb);
+      if (answer(slide, 0xffffff, argb, w * h) != 0) return 0;
+    } else if (strncmp(line, "icc", 3) == 0) {
+      long long size = 0;
+#ifdef OPENSLIDE_4
+      size = openslide_get_icc_profile_size(slide);
+      uint8_t *profile = malloc((size_t) size + 1);
+      if (profile == NULL) return 1;
+      openslide_read_icc_profile(slide, profile);
+      printf("%lld\n", size);
+      fwrite(profile, 1, (size_t) size, stdout);
+      free(profile);
+#else
+      printf("%lld\n", size);
+#endif
     } else if (sscanf(line, "region %d %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64,
                       &level, &x, &y, &w, &h) == 5) {
       uint32_t *argb = malloc((size_t) w * h * 4);
-      uint8_t *rgb = malloc((size_t) w * h * 3);
-      if (argb == NULL || rgb == NULL) return 1;
+      if (argb == NULL) return 1;
       openslide_read_region(slide, argb, x, y, level, w, h);
-      const char *error = openslide_get_error(slide);
-      if (error != NULL) {
-        printf("error %s\n", error);
-        return 0;
-      }
-      to_rgb_over(background, argb, rgb, w * h);
-      printf("ok\n");
-      fwrite(rgb, 3, (size_t) w * h, stdout);
-      free(argb);
-      free(rgb);
+      if (answer(slide, background, argb, w * h) != 0) return 0;
     }
     fflush(stdout);
   }

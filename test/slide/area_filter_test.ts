@@ -7,7 +7,8 @@ import { bytes } from "../reference/random.ts";
 
 /** The same, written as the definition: a sum over all source pixels. */
 function twin(data: Uint8Array, sourceHeight: number, geometry: AreaGeometry): number[] {
-  const { sourceWidthPx, widthPx, heightPx, ratioX, ratioY, shiftX = 0, shiftY = 0 } = geometry;
+  const { sourceWidthPx, widthPx, heightPx, ratioX, ratioY, shiftX = 0, shiftY = 0, beyond } =
+    geometry;
   const part = (cell: number, from: number, to: number) =>
     Math.max(0, Math.min(cell + 1, to) - Math.max(cell, from));
   const out: number[] = [];
@@ -24,6 +25,11 @@ function twin(data: Uint8Array, sourceHeight: number, geometry: AreaGeometry): n
             sums[c]! += weight * data[3 * (sy * sourceWidthPx + sx) + c]!;
           }
         }
+      }
+      if (beyond !== undefined) {
+        const rest = ratioX * ratioY - area;
+        for (let c = 0; c < 3; c++) sums[c]! += rest * beyond[c]!;
+        area += rest;
       }
       out.push(...sums.map((sum) => area === 0 ? 0 : sum / area));
     }
@@ -51,6 +57,18 @@ Deno.test("AreaFilter is the mean over each footprint, however the rows come", (
     // Smaller than the source's pixels, and past the source's edge.
     [{ sourceWidthPx: 3, widthPx: 7, heightPx: 6, ratioX: 0.4, ratioY: 0.45, shiftX: 0.2 }, 3],
     [{ sourceWidthPx: 5, widthPx: 3, heightPx: 3, ratioX: 2, ratioY: 2 }, 5],
+    // A source that lies inside the output, or apart from it.
+    ...[
+      { ratioX: 2, ratioY: 3, shiftX: -4, shiftY: -6 },
+      { ratioX: 2.3, ratioY: 1.7, shiftX: -5.1, shiftY: -3.7 },
+      { ratioX: 0.6, ratioY: 0.9, shiftX: -1.1, shiftY: -2.5 },
+      { ratioX: 40, ratioY: 50, shiftX: -97, shiftY: -220 },
+      { ratioX: 2, ratioY: 2, shiftX: 9, shiftY: -100 },
+      { ratioX: 2, ratioY: 2, shiftX: -100, shiftY: 8 },
+    ].map((place): [AreaGeometry, number] => [
+      { sourceWidthPx: 5, widthPx: 7, heightPx: 9, beyond: [200, 100, 50], ...place },
+      4,
+    ]),
   ];
   for (const [i, [geometry, height]] of cases.entries()) {
     const data = bytes(3 * geometry.sourceWidthPx * height, i);
@@ -127,6 +145,14 @@ Deno.test("readRegion() at a scale is the area's mean of the best level", async 
     heightPx: 50,
   });
   assert.ok(corner.data.every((value) => value === 255));
+  // Any distance outside, and as much of it as may be, is background at once.
+  const far = { mpp: 1e12, x0Px: -(2 ** 50), y0Px: 2 ** 40, widthPx: 30, heightPx: 20 };
+  assert.ok((await slide.readRegion(far)).data.every((value) => value === 255));
+  const all = await slide.readRegion({ ...far, x0Px: 0, y0Px: 0 });
+  assert.ok(all.data.every((value) => value === 255));
+  for (const size of [{ widthPx: 0 }, { heightPx: 1.5 }, { widthPx: 2 ** 31 }]) {
+    await assert.rejects(slide.readRegion({ ...far, ...size }), RangeError);
+  }
   await slide.close();
 });
 
@@ -134,6 +160,6 @@ Deno.test("levelFor() refuses nonsense, and a slide without a scale", async () =
   const slide = await openSlide(
     new MemorySource(encodeSample({ widthPx: 256, heightPx: 256 }).svs),
   );
-  for (const mpp of [0, -1, NaN]) assert.throws(() => slide.levelFor(mpp), RangeError);
+  for (const mpp of [0, -1, NaN, Infinity]) assert.throws(() => slide.levelFor(mpp), RangeError);
   await slide.close();
 });

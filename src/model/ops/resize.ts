@@ -11,7 +11,7 @@ interface AxisResize {
   readonly length: number;
   readonly out: number;
   readonly scale: number;
-  /** The output's length before it was cut to an integer: half_pixel_symmetric goes by it. */
+  /** The output's length before it was cut to an integer: some coordinates are reckoned by it. */
   readonly exact: number;
   /** Ends of the region, of the length, for tf_crop_and_resize. */
   readonly roi: readonly [number, number];
@@ -86,8 +86,8 @@ export function resizeShape(node: NodeReader): ResizeShape | undefined {
     if (sizes === null) {
       const scale = scales![i]!;
       if (!(scale > 0)) throw node.fail(`a scale of ${scale}`);
-      // In f32, as ONNX Runtime has it: 10 · 0.7 is 7, though f32's 0.7 is less.
-      const exact = Math.fround(scale * length);
+      // Scales are of f32: 3 · 1.3333334 is 4, not 4.0000002 cut.
+      const exact = scale * length;
       result[axis] = { length, out: Math.floor(exact), scale, exact, roi: region };
     } else {
       const out = common === undefined ? sizes[i]! : Math.floor(common * length + 0.5);
@@ -108,35 +108,28 @@ export function resizeShape(node: NodeReader): ResizeShape | undefined {
   return { axes: result, mode, shape: result.map(({ out }) => out) };
 }
 
-/**
- * Where output position `p` lies in the input. Source: ONNX Resize-19, coordinate_transformation_mode.
- * "length_resized" is a whole number, as ONNX Runtime and PyTorch have it; two of ONNX's cases
- * (resize_downsample_scales_{linear,cubic}_align_corners) take the scaled length before it is cut.
- */
+/** Where output position `p` lies in the input. Source: ONNX Resize-19, coordinate_transformation_mode. */
 function coordinates(node: NodeReader, axis: AxisResize): (p: number) => number {
   const { length, out, scale, exact, roi: [start, end] } = axis;
-  // A scale that is given is of f32, and so is what is reckoned with it: 3 / 0.6 is 5, and must be
-  // where floor is taken of it.
-  const round = Math.fround(scale) === scale ? Math.fround : (value: number) => value;
   const simple = node.node.op === "Upsample" || node.node.opset < 11;
   const mode = simple ? "asymmetric" : node.text("coordinate_transformation_mode", "half_pixel");
   switch (mode) {
     case "half_pixel":
-      return (p) => round(round((p + 0.5) / scale) - 0.5);
+      return (p) => (p + 0.5) / scale - 0.5;
     case "half_pixel_symmetric":
-      return (p) => round(length / 2 * (1 - out / exact) + round((p + 0.5) / scale) - 0.5);
+      return (p) => length / 2 * (1 - out / exact) + (p + 0.5) / scale - 0.5;
     case "pytorch_half_pixel":
-      return (p) => out > 1 ? round(round((p + 0.5) / scale) - 0.5) : 0;
+      return (p) => out > 1 ? (p + 0.5) / scale - 0.5 : 0;
     case "align_corners":
-      return (p) => out > 1 ? p * (length - 1) / (out - 1) : 0;
+      return (p) => exact === 1 ? 0 : p * (length - 1) / (exact - 1);
     case "asymmetric":
-      return (p) => round(p / scale);
+      return (p) => p / scale;
     case "tf_half_pixel_for_nn":
-      return (p) => round((p + 0.5) / scale);
+      return (p) => (p + 0.5) / scale;
     case "tf_crop_and_resize":
       return (p) =>
-        out > 1
-          ? start * (length - 1) + p * (end - start) * (length - 1) / (out - 1)
+        exact > 1
+          ? start * (length - 1) + p * (end - start) * (length - 1) / (exact - 1)
           : 0.5 * (start + end) * (length - 1);
   }
   throw node.fail(`attribute "coordinate_transformation_mode" is "${mode}"`);
