@@ -1,20 +1,21 @@
 // output[i] = f(left[i], right[i]) with broadcasting; f is OPERATION by number as in elementwise.ts
 //
 // left, right  dense row-major, Element, read by strides along RANK axes, innermost first
-// output       dense row-major, Output, [4 · count4], the last four padded
+// output       dense row-major, Output, padded to a multiple of four
 //
 // Computed in Value: f32 for f32 and f16, else the integer type. How an operand is read, by LEFT and
 // RIGHT: 0 as the output lies; 1 a vec4 by strides that count vec4s; 2 one element for all four;
-// 3 each element by itself, and then sizes and strides count elements. A workgroup computes
-// ITEMS · 256 vec4s.
+// 3, then both, each element by itself, and sizes and strides count elements. An invocation walks a few items of
+// the innermost axis along x, of the next along y, and of the rest, which alone is divided into
+// indices, along z.
 
 alias Element = f32;
 alias Value = f32; // not f16
 alias Output = f32;
 
 struct Params {
-  count4: u32,
-  size0: u32, // of the output's axes, in vec4s along the innermost but where an operand is read by 3
+  rest: u32, // Π size_k from the third on
+  size0: u32, // of the output's axes, in vec4s along the innermost but where operands are read by 3
   size1: u32,
   size2: u32,
   size3: u32,
@@ -44,7 +45,9 @@ override OPERATION: u32 = 0;
 override RANK: u32 = 1;
 override LEFT: u32 = 0;
 override RIGHT: u32 = 0;
-const ITEMS = 4u;
+override X: u32 = 256;
+override Y: u32 = 1;
+override Z: u32 = 1;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> left: array<vec4<Element>>;
@@ -57,28 +60,24 @@ struct Place {
   at: vec2<u32>,
 }
 
-fn along(place: Place, size: u32, left_stride: u32, right_stride: u32) -> Place {
+fn along(place: Place, size: u32, stride: vec2<u32>) -> Place {
   let rest = place.rest / size;
-  return Place(rest, place.at + (place.rest - rest * size) * vec2<u32>(left_stride, right_stride));
+  return Place(rest, place.at + (place.rest - rest * size) * stride);
 }
 
-// Where left and right are for the output's item of that index.
+// Where they are for axes from the third on, of that index.
 fn offsets(index: u32) -> vec2<u32> {
   var p = Place(index, vec2<u32>());
-  if (RANK == 1u) { return p.rest * vec2<u32>(params.left0, params.right0); }
-  p = along(p, params.size0, params.left0, params.right0);
-  if (RANK == 2u) { return p.at + p.rest * vec2<u32>(params.left1, params.right1); }
-  p = along(p, params.size1, params.left1, params.right1);
-  if (RANK == 3u) { return p.at + p.rest * vec2<u32>(params.left2, params.right2); }
-  p = along(p, params.size2, params.left2, params.right2);
+  if (RANK <= 3u) { return p.at + p.rest * vec2<u32>(params.left2, params.right2); }
+  p = along(p, params.size2, vec2<u32>(params.left2, params.right2));
   if (RANK == 4u) { return p.at + p.rest * vec2<u32>(params.left3, params.right3); }
-  p = along(p, params.size3, params.left3, params.right3);
+  p = along(p, params.size3, vec2<u32>(params.left3, params.right3));
   if (RANK == 5u) { return p.at + p.rest * vec2<u32>(params.left4, params.right4); }
-  p = along(p, params.size4, params.left4, params.right4);
+  p = along(p, params.size4, vec2<u32>(params.left4, params.right4));
   if (RANK == 6u) { return p.at + p.rest * vec2<u32>(params.left5, params.right5); }
-  p = along(p, params.size5, params.left5, params.right5);
+  p = along(p, params.size5, vec2<u32>(params.left5, params.right5));
   if (RANK == 7u) { return p.at + p.rest * vec2<u32>(params.left6, params.right6); }
-  p = along(p, params.size6, params.left6, params.right6);
+  p = along(p, params.size6, vec2<u32>(params.left6, params.right6));
   return p.at + p.rest * vec2<u32>(params.left7, params.right7);
 }
 
@@ -157,39 +156,33 @@ fn compute(x: vec4<Value>, y: vec4<Value>) -> vec4<Output> {
   }
 }
 
-fn item(i: u32) {
+// The output's item i, whose operands are at `at` where they are not dense.
+fn item(i: u32, at: vec2<u32>) {
+  if (LEFT == 3u) {
+    output[i / 4u][i % 4u] = compute(vec4<Value>(left_at(at.x)), vec4<Value>(right_at(at.y))).x;
+    return;
+  }
   var x: vec4<Value>;
   var y: vec4<Value>;
-  if (LEFT == 3u || RIGHT == 3u) {
-    let p0 = offsets(4u * i);
-    let p1 = offsets(4u * i + 1u);
-    let p2 = offsets(4u * i + 2u);
-    let p3 = offsets(4u * i + 3u);
-    x = vec4<Value>(left_at(p0.x), left_at(p1.x), left_at(p2.x), left_at(p3.x));
-    y = vec4<Value>(right_at(p0.y), right_at(p1.y), right_at(p2.y), right_at(p3.y));
-  } else if (LEFT != 0u || RIGHT != 0u) {
-    let at = offsets(i);
-    if (LEFT == 1u) { x = vec4<Value>(left[at.x]); }
-    if (LEFT == 2u) { x = vec4<Value>(left_at(at.x)); }
-    if (RIGHT == 1u) { y = vec4<Value>(right[at.y]); }
-    if (RIGHT == 2u) { y = vec4<Value>(right_at(at.y)); }
-  }
   if (LEFT == 0u) { x = vec4<Value>(left[i]); }
+  if (LEFT == 1u) { x = vec4<Value>(left[at.x]); }
+  if (LEFT == 2u) { x = vec4<Value>(left_at(at.x)); }
   if (RIGHT == 0u) { y = vec4<Value>(right[i]); }
+  if (RIGHT == 1u) { y = vec4<Value>(right[at.y]); }
+  if (RIGHT == 2u) { y = vec4<Value>(right_at(at.y)); }
   output[i] = compute(x, y);
 }
 
-@compute @workgroup_size(256)
-fn binary(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  let first = (group.x + group.y * groups.x) * (ITEMS * 256u) + lane;
-  for (var k = 0u; k < ITEMS; k++) {
-    let i = first + k * 256u;
-    if (i < params.count4) {
-      item(i);
+@compute @workgroup_size(X, Y, Z)
+fn binary(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  for (var z = id.z; z < params.rest; z += groups.z * Z) {
+    let outer = offsets(z);
+    for (var y = id.y; y < params.size1; y += groups.y * Y) {
+      let row = (z * params.size1 + y) * params.size0;
+      let at = outer + y * vec2<u32>(params.left1, params.right1);
+      for (var x = id.x; x < params.size0; x += groups.x * X) {
+        item(row + x, at + x * vec2<u32>(params.left0, params.right0));
+      }
     }
   }
 }

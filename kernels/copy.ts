@@ -12,19 +12,20 @@ import {
   type KernelLiteral,
   type Pipeline,
   type Recorder,
-  rowOfWorkgroups,
 } from "./kernel.ts";
 import {
   axisOf,
   broadcastShape,
   broadcastStrides,
-  countOf,
   described,
+  gridOf,
   mergeAxes,
   numbered,
   numberedParams,
   type Operand,
   stridesOf,
+  type Walk,
+  walkOf,
 } from "./strides.ts";
 import { bytesOf, type Tensor } from "./tensor.ts";
 
@@ -32,7 +33,7 @@ const copyKernel = defineKernel({
   name: "copy",
   code,
   params: {
-    count: "u32",
+    rest: "u32",
     input_offset: "u32",
     output_offset: "u32",
     ...numberedParams("size"),
@@ -43,12 +44,9 @@ const copyKernel = defineKernel({
     input: { type: "array<Item>", access: "read" },
     output: { type: "array<Item>", access: "read_write" },
   },
-  overrides: { RANK: 1 },
+  overrides: { RANK: 1, X: 256, Y: 1, Z: 1 },
   aliases: { Item: ["u32", "f16", "vec4<u32>"] },
 });
-
-/** Items that a workgroup of the kernels that move them moves: ITEMS · 256. */
-export const ITEMS_PER_WORKGROUP = 1024;
 
 /** A kernel that moves one tensor into another, with what one dispatch of it is given. */
 export interface CompiledCopy {
@@ -58,7 +56,8 @@ export interface CompiledCopy {
     }
   >;
   readonly params: Readonly<Record<string, number>>;
-  readonly workgroups: number;
+  /** A walk's, or of workgroups in a row. */
+  readonly workgroups: Walk["workgroups"] | number;
   /** Types and shapes of what is moved and of what it is moved into. */
   readonly input: Operand;
   readonly output: Operand;
@@ -113,18 +112,19 @@ export async function compileCopy(
     [sizes[0]!, ...ofInput.slice(1), ...ofOutput.slice(1), from.offset, to.offset],
   );
   const inItems = (own: number[]) => own.map((s, axis) => axis === 0 ? s : s / elements);
-  const count = countOf(shape) / elements;
+  const items = sizes.map((size, axis) => axis === 0 ? size / elements : size);
+  const walk = walkOf(items);
   return {
-    pipeline: await copyKernel.compile(gpu, { RANK: sizes.length }, { Item: item }),
+    pipeline: await copyKernel.compile(gpu, { RANK: sizes.length, ...walk.size }, { Item: item }),
     params: {
-      count,
+      rest: walk.rest,
       input_offset: from.offset / elements,
       output_offset: to.offset / elements,
-      ...numbered("size", sizes.map((size, axis) => axis === 0 ? size / elements : size)),
+      ...numbered("size", items, 1),
       ...numbered("from", inItems(ofInput)),
       ...numbered("to", inItems(ofOutput)),
     },
-    workgroups: Math.ceil(count / ITEMS_PER_WORKGROUP),
+    workgroups: walk.workgroups,
     input: { type: input.type, shape: input.shape },
     output: { type: output.type, shape: output.shape },
   };
@@ -140,9 +140,8 @@ export function recordCopy(
   tensors: Record<"input" | "output", Tensor>,
 ): void {
   checkOperands(pipeline.kernel.name, tensors, { input, output });
-  recorder.dispatch(pipeline, { params, bindings: tensors }, [
-    ...rowOfWorkgroups(recorder.gpu, workgroups),
-  ]);
+  const grid = gridOf(recorder.gpu, workgroups);
+  recorder.dispatch(pipeline, { params, bindings: tensors }, grid);
 }
 
 /** A slice by its first index, step (which may be negative) and size along every axis. */

@@ -4,12 +4,14 @@
 //                count Items and may be negative, wrapped; i runs over RANK axes of size_k,
 //                innermost first
 //
-// A workgroup moves ITEMS · 256 Items.
+// An invocation walks a few items of
+// the innermost axis along x, of the next along y, and of the rest, which alone is divided into
+// indices, along z.
 
 alias Item = u32;
 
 struct Params {
-  count: u32, // Π size_k
+  rest: u32, // Π size_k from the third on
   input_offset: u32,
   output_offset: u32,
   size0: u32,
@@ -39,7 +41,9 @@ struct Params {
 }
 
 override RANK: u32 = 1;
-const ITEMS = 4u;
+override X: u32 = 256;
+override Y: u32 = 1;
+override Z: u32 = 1;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> input: array<Item>;
@@ -51,42 +55,36 @@ struct Place {
   at: vec2<u32>,
 }
 
-fn along(place: Place, size: u32, from_stride: u32, to_stride: u32) -> Place {
+fn along(place: Place, size: u32, stride: vec2<u32>) -> Place {
   let rest = place.rest / size;
-  return Place(rest, place.at + (place.rest - rest * size) * vec2<u32>(from_stride, to_stride));
+  return Place(rest, place.at + (place.rest - rest * size) * stride);
 }
 
+// Where they are for axes from the third on, of that index.
 fn offsets(index: u32) -> vec2<u32> {
   var p = Place(index, vec2<u32>(params.input_offset, params.output_offset));
-  if (RANK == 1u) { return p.at + p.rest * vec2<u32>(params.from0, params.to0); }
-  p = along(p, params.size0, params.from0, params.to0);
-  if (RANK == 2u) { return p.at + p.rest * vec2<u32>(params.from1, params.to1); }
-  p = along(p, params.size1, params.from1, params.to1);
-  if (RANK == 3u) { return p.at + p.rest * vec2<u32>(params.from2, params.to2); }
-  p = along(p, params.size2, params.from2, params.to2);
+  if (RANK <= 3u) { return p.at + p.rest * vec2<u32>(params.from2, params.to2); }
+  p = along(p, params.size2, vec2<u32>(params.from2, params.to2));
   if (RANK == 4u) { return p.at + p.rest * vec2<u32>(params.from3, params.to3); }
-  p = along(p, params.size3, params.from3, params.to3);
+  p = along(p, params.size3, vec2<u32>(params.from3, params.to3));
   if (RANK == 5u) { return p.at + p.rest * vec2<u32>(params.from4, params.to4); }
-  p = along(p, params.size4, params.from4, params.to4);
+  p = along(p, params.size4, vec2<u32>(params.from4, params.to4));
   if (RANK == 6u) { return p.at + p.rest * vec2<u32>(params.from5, params.to5); }
-  p = along(p, params.size5, params.from5, params.to5);
+  p = along(p, params.size5, vec2<u32>(params.from5, params.to5));
   if (RANK == 7u) { return p.at + p.rest * vec2<u32>(params.from6, params.to6); }
-  p = along(p, params.size6, params.from6, params.to6);
+  p = along(p, params.size6, vec2<u32>(params.from6, params.to6));
   return p.at + p.rest * vec2<u32>(params.from7, params.to7);
 }
 
-@compute @workgroup_size(256)
-fn copy(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  let first = (group.x + group.y * groups.x) * (ITEMS * 256u) + lane;
-  for (var k = 0u; k < ITEMS; k++) {
-    let i = first + k * 256u;
-    if (i < params.count) {
-      let at = offsets(i);
-      output[at.y] = input[at.x];
+@compute @workgroup_size(X, Y, Z)
+fn copy(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  for (var z = id.z; z < params.rest; z += groups.z * Z) {
+    let outer = offsets(z);
+    for (var y = id.y; y < params.size1; y += groups.y * Y) {
+      let at = outer + y * vec2<u32>(params.from1, params.to1);
+      for (var x = id.x; x < params.size0; x += groups.x * X) {
+        output[at.y + x * params.to0] = input[at.x + x * params.from0];
+      }
     }
   }
 }

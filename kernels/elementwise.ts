@@ -25,14 +25,17 @@ import {
   broadcastStrides,
   countOf,
   described,
+  gridOf,
   mergeAxes,
   numbered,
   numberedParams,
   type Operand,
+  type Walk,
+  walkOf,
 } from "./strides.ts";
 import type { ElementType, Tensor } from "./tensor.ts";
 
-/** vec4s that a workgroup of any of these kernels computes: ITEMS · 256. */
+/** vec4s that a workgroup of unary and convert computes: ITEMS · 256. */
 const VEC4S_PER_WORKGROUP = 1024;
 
 const unaryKernel = defineKernel({
@@ -55,7 +58,7 @@ const binaryKernel = defineKernel({
   name: "binary",
   code: codeBinary,
   params: {
-    count4: "u32",
+    rest: "u32",
     ...numberedParams("size"),
     ...numberedParams("left"),
     ...numberedParams("right"),
@@ -65,7 +68,7 @@ const binaryKernel = defineKernel({
     right: { type: "array<vec4<Element>>", access: "read" },
     output: { type: "array<vec4<Output>>", access: "read_write" },
   },
-  overrides: { OPERATION: 0, RANK: 1, LEFT: 0, RIGHT: 0 },
+  overrides: { OPERATION: 0, RANK: 1, LEFT: 0, RIGHT: 0, X: 256, Y: 1, Z: 1 },
   aliases: {
     Element: ["f32", "f16", "i32", "u32"],
     Value: ["f32", "i32", "u32"],
@@ -77,7 +80,7 @@ const ternaryKernel = defineKernel({
   name: "ternary",
   code: codeTernary,
   params: {
-    count4: "u32",
+    rest: "u32",
     ...numberedParams("size"),
     ...numberedParams("condition"),
     ...numberedParams("left"),
@@ -89,7 +92,7 @@ const ternaryKernel = defineKernel({
     right: { type: "array<vec4<Item>>", access: "read" },
     output: { type: "array<vec4<Item>>", access: "read_write" },
   },
-  overrides: { RANK: 1, ACCESS: 0 },
+  overrides: { RANK: 1, ACCESS: 0, X: 256, Y: 1, Z: 1 },
   aliases: { Item: ["u32", "f16"] },
 });
 
@@ -291,6 +294,7 @@ export interface CompiledBinary {
   /** What the operands broadcast to, and the type of the result. */
   readonly output: Operand;
   readonly params: { readonly [M in keyof typeof binaryKernel.literal.params]: number };
+  readonly workgroups: Walk["workgroups"];
 }
 
 /** How an operand is read: LEFT's and RIGHT's numbers. */
@@ -298,7 +302,7 @@ const DENSE = 0, VECTOR = 1, SPLAT = 2, EACH = 3;
 
 /**
  * How operands that broadcast to `shape` are read, four elements of the output at a time where they
- * lie so. Where one must be read element by element all that are not dense are.
+ * lie so. Where one must be read element by element all are.
  */
 function accessOf(
   shape: readonly number[],
@@ -319,7 +323,7 @@ function accessOf(
     strides.every((own, i) => dense[i] || sizes[0]! % 4 === 0 || own.every((s) => s === 0));
   const rank = sizes.length;
   if (!four) {
-    return { sizes, strides, rank, access: dense.map((own) => own ? DENSE : EACH) };
+    return { sizes, strides, rank, access: operands.map(() => EACH) };
   }
   const access = dense.map((own, i) => own ? DENSE : strides[i]![0] === 0 ? SPLAT : VECTOR);
   return {
@@ -359,12 +363,13 @@ export async function compileBinary(
   }
   const shape = broadcastShape(left.shape, right.shape);
   const { sizes, strides, rank, access } = accessOf(shape, [left.shape, right.shape]);
+  const walk = walkOf(sizes);
   const outputType = code >= BINARY_OPERATIONS.equal && code <= BINARY_OPERATIONS.greater_or_equal
     ? "u32"
     : type;
   const pipeline = await binaryKernel.compile(
     gpu,
-    { OPERATION: code, RANK: rank, LEFT: access[0]!, RIGHT: access[1]! },
+    { OPERATION: code, RANK: rank, LEFT: access[0]!, RIGHT: access[1]!, ...walk.size },
     {
       Element: numberType(type),
       Value: integers ? numberType(type) : "f32",
@@ -378,11 +383,12 @@ export async function compileBinary(
     right: { type, shape: right.shape },
     output: { type: outputType, shape },
     params: {
-      count4: Math.ceil(countOf(shape) / 4),
-      ...numbered("size", sizes),
+      rest: walk.rest,
+      ...numbered("size", sizes, 1),
       ...numbered("left", strides[0]!),
       ...numbered("right", strides[1]!),
     },
+    workgroups: walk.workgroups,
   };
 }
 
@@ -413,11 +419,10 @@ export function recordBinary(
   compiled: CompiledBinary,
   tensors: Record<"left" | "right" | "output", Tensor>,
 ): void {
-  const { pipeline, params, left, right, output } = compiled;
+  const { pipeline, params, workgroups, left, right, output } = compiled;
   checkOperands(`compute "${compiled.operation}"`, tensors, { left, right, output });
-  recorder.dispatch(pipeline, { params, bindings: tensors }, [
-    ...rowOfWorkgroups(recorder.gpu, Math.ceil(params.count4 / VEC4S_PER_WORKGROUP)),
-  ]);
+  const grid = gridOf(recorder.gpu, workgroups);
+  recorder.dispatch(pipeline, { params, bindings: tensors }, grid);
 }
 
 export interface CompiledWhere {
@@ -428,6 +433,7 @@ export interface CompiledWhere {
   /** What all three broadcast to. */
   readonly output: Operand;
   readonly params: { readonly [M in keyof typeof ternaryKernel.literal.params]: number };
+  readonly workgroups: Walk["workgroups"];
 }
 
 /**
@@ -451,6 +457,7 @@ export async function compileWhere(
   const shapes = [condition.shape, left.shape, right.shape];
   const shape = broadcastShape(...shapes);
   const { sizes, strides, rank, access } = accessOf(shape, shapes);
+  const walk = walkOf(sizes);
   const each = access.includes(EACH);
   const dense = access.every((own) => own === DENSE);
   // One access stands for all three, so that an operand that is dense goes by its strides as well.
@@ -459,7 +466,7 @@ export async function compileWhere(
     : strides.map((s, i) => access[i] === DENSE ? s.map((v, axis) => axis === 0 ? 1 : v / 4) : s);
   const pipeline = await ternaryKernel.compile(
     gpu,
-    { RANK: rank, ACCESS: each ? 3 : dense ? 0 : 1 },
+    { RANK: rank, ACCESS: each ? 3 : dense ? 0 : 1, ...walk.size },
     { Item: type === "f16" ? "f16" : "u32" },
   );
   return {
@@ -469,12 +476,13 @@ export async function compileWhere(
     right: { type, shape: right.shape },
     output: { type, shape },
     params: {
-      count4: Math.ceil(countOf(shape) / 4),
-      ...numbered("size", sizes),
+      rest: walk.rest,
+      ...numbered("size", sizes, 1),
       ...numbered("condition", own[0]!),
       ...numbered("left", own[1]!),
       ...numbered("right", own[2]!),
     },
+    workgroups: walk.workgroups,
   };
 }
 
@@ -487,11 +495,10 @@ export function recordWhere(
   compiled: CompiledWhere,
   tensors: Record<"condition" | "left" | "right" | "output", Tensor>,
 ): void {
-  const { pipeline, params, condition, left, right, output } = compiled;
+  const { pipeline, params, workgroups, condition, left, right, output } = compiled;
   checkOperands("choose", tensors, { condition, left, right, output });
-  recorder.dispatch(pipeline, { params, bindings: tensors }, [
-    ...rowOfWorkgroups(recorder.gpu, Math.ceil(params.count4 / VEC4S_PER_WORKGROUP)),
-  ]);
+  const grid = gridOf(recorder.gpu, workgroups);
+  recorder.dispatch(pipeline, { params, bindings: tensors }, grid);
 }
 
 export interface CompiledConvert {

@@ -5,7 +5,7 @@
 
 import codeElements from "./gather_elements.wgsl" with { type: "text" };
 import code from "./gather.wgsl" with { type: "text" };
-import { itemOf, ITEMS_PER_WORKGROUP } from "./copy.ts";
+import { itemOf } from "./copy.ts";
 import type { Gpu } from "./device.ts";
 import { checkOperands, numberType } from "./elementwise.ts";
 import {
@@ -27,6 +27,9 @@ import {
   stridesOf,
 } from "./strides.ts";
 import { bytesOf, type Tensor } from "./tensor.ts";
+
+/** Items that a workgroup moves: ITEMS · 256. */
+const ITEMS_PER_WORKGROUP = 1024;
 
 const bindings = {
   input: { type: "array<Item>", access: "read" },

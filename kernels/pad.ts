@@ -5,25 +5,21 @@
 
 import code from "./pad.wgsl" with { type: "text" };
 import { paddedChannels } from "./conv2d.ts";
-import {
-  compileCopy,
-  type CompiledConcat,
-  type CompiledCopy,
-  itemOf,
-  ITEMS_PER_WORKGROUP,
-  recordCopy,
-} from "./copy.ts";
+import { compileCopy, type CompiledConcat, type CompiledCopy, itemOf, recordCopy } from "./copy.ts";
 import type { Gpu } from "./device.ts";
 import { checkOperands, numberType } from "./elementwise.ts";
-import { defineKernel, type Pipeline, type Recorder, rowOfWorkgroups } from "./kernel.ts";
+import { defineKernel, type Pipeline, type Recorder } from "./kernel.ts";
 import {
   countOf,
   described,
+  gridOf,
   MAX_RANK,
   numbered,
   numberedParams,
   type Operand,
   stridesOf,
+  type Walk,
+  walkOf,
 } from "./strides.ts";
 import { bytesOf, type Tensor } from "./tensor.ts";
 
@@ -31,7 +27,7 @@ const padKernel = defineKernel({
   name: "pad",
   code,
   params: {
-    count: "u32",
+    rest: "u32",
     output_offset: "u32",
     ...numberedParams("size"),
     ...numberedParams("source"),
@@ -44,7 +40,7 @@ const padKernel = defineKernel({
     constant: { type: "array<Constant>", access: "read" },
     output: { type: "array<Item>", access: "read_write" },
   },
-  overrides: { RANK: 1, MODE: 0, FILL: false },
+  overrides: { RANK: 1, MODE: 0, FILL: false, X: 256, Y: 1, Z: 1 },
   aliases: { Item: ["u32", "f16", "vec4<u32>"], Constant: ["u32", "f16"] },
 });
 
@@ -56,6 +52,7 @@ export type PadMode = keyof typeof PAD_MODES;
 export interface CompiledPad {
   readonly pipeline: Pipeline<typeof padKernel.literal>;
   readonly params: { readonly [M in keyof typeof padKernel.literal.params]: number };
+  readonly workgroups: Walk["workgroups"];
   readonly input: Operand;
   readonly output: Operand;
   /** Whether `recordPad` is to be given the constant; where not it is 0. */
@@ -129,22 +126,24 @@ async function compilePadInto(
   );
   const scaled = (values: number[]) => values.map((v, i) => i === 0 ? v / elements : v);
   const strides = (values: number[]) => values.map((v, i) => i === 0 ? v : v / elements);
-  const count = countOf(shape) / elements;
+  const sizes = scaled(axes.map(({ size }) => size));
+  const walk = walkOf(sizes);
   return {
     pipeline: await padKernel.compile(
       gpu,
-      { RANK: axes.length, MODE: PAD_MODES[mode], FILL: fill },
+      { RANK: axes.length, MODE: PAD_MODES[mode], FILL: fill, ...walk.size },
       { Item: item, Constant: item === "f16" ? "f16" : "u32" },
     ),
     params: {
-      count,
+      rest: walk.rest,
       output_offset: to.offset / elements,
-      ...numbered("size", scaled(axes.map(({ size }) => size))),
-      ...numbered("source", scaled(axes.map(({ source }) => source))),
+      ...numbered("size", sizes, 1),
+      ...numbered("source", scaled(axes.map(({ source }) => source)), 1),
       ...numbered("before", scaled(axes.map(({ before }) => before))),
       ...numbered("from", strides(axes.map(({ from }) => from))),
       ...numbered("to", strides(axes.map(({ to }) => to))),
     },
+    workgroups: walk.workgroups,
     input: { type: input.type, shape: input.shape },
     output: { type: output.type, shape: output.shape },
     fill,
@@ -187,7 +186,7 @@ export async function compilePad(
  */
 export function recordPad(
   recorder: Recorder,
-  { pipeline, params, input, output, fill }: CompiledPad,
+  { pipeline, params, workgroups, input, output, fill }: CompiledPad,
   tensors: { readonly input: Tensor; readonly constant?: Tensor; readonly output: Tensor },
 ): void {
   checkOperands("pad", { input: tensors.input, output: tensors.output }, { input, output });
@@ -202,7 +201,7 @@ export function recordPad(
   recorder.dispatch(pipeline, {
     params,
     bindings: { input: tensors.input, constant, output: tensors.output },
-  }, [...rowOfWorkgroups(recorder.gpu, Math.ceil(params.count / ITEMS_PER_WORKGROUP))]);
+  }, gridOf(recorder.gpu, workgroups));
 }
 
 /** Channels-last [..., C] of which `channels` are there, the rest zeros. */

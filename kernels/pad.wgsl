@@ -7,13 +7,15 @@
 //                axes of size_k, innermost first
 // constant       [1], the value where FILL, else never read, and the value is 0
 //
-// before_k may be negative: the input is cropped. A workgroup moves ITEMS · 256 Items.
+// before_k may be negative: the input is cropped. An invocation walks a few items of the
+// innermost axis along x, of the next along y, and of the rest, which alone is divided into
+// indices, along z.
 
 alias Item = u32;
 alias Constant = u32;
 
 struct Params {
-  count: u32, // Π size_k
+  rest: u32, // Π size_k from the third on
   output_offset: u32,
   size0: u32,
   size1: u32,
@@ -60,16 +62,17 @@ struct Params {
 override RANK: u32 = 1;
 override MODE: u32 = 0;
 override FILL: bool = false;
-const ITEMS = 4u;
+override X: u32 = 256;
+override Y: u32 = 1;
+override Z: u32 = 1;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> input: array<Item>;
 @group(0) @binding(2) var<storage, read> constant: array<Constant>;
 @group(0) @binding(3) var<storage, read_write> output: array<Item>;
 
-// What remains of an index, where input and output are, and whether that is inside the input.
+// Where input and output are, and whether that is inside the input.
 struct Place {
-  rest: u32,
   at: vec2<u32>,
   inside: bool,
 }
@@ -80,9 +83,8 @@ fn modulo(v: i32, n: i32) -> i32 {
   return select(rest, rest + n, rest < 0);
 }
 
-fn along(place: Place, size: u32, source: u32, before: u32, from_stride: u32, to_stride: u32) -> Place {
-  let rest = place.rest / size;
-  let index = place.rest - rest * size;
+// `place` moved to an index of an axis.
+fn along(place: Place, index: u32, source: u32, before: u32, from_stride: u32, to_stride: u32) -> Place {
   let n = i32(source);
   let shifted = i32(index - before);
   var inside = place.inside;
@@ -99,37 +101,60 @@ fn along(place: Place, size: u32, source: u32, before: u32, from_stride: u32, to
   } else {
     s = modulo(shifted, n);
   }
-  return Place(rest, place.at + vec2<u32>(u32(s) * from_stride, index * to_stride), inside);
+  return Place(place.at + vec2<u32>(u32(s) * from_stride, index * to_stride), inside);
 }
 
-fn place_of(index: u32) -> Place {
-  var p = Place(index, vec2<u32>(0u, params.output_offset), true);
-  p = along(p, params.size0, params.source0, params.before0, params.from0, params.to0);
-  if (RANK > 1u) { p = along(p, params.size1, params.source1, params.before1, params.from1, params.to1); }
-  if (RANK > 2u) { p = along(p, params.size2, params.source2, params.before2, params.from2, params.to2); }
-  if (RANK > 3u) { p = along(p, params.size3, params.source3, params.before3, params.from3, params.to3); }
-  if (RANK > 4u) { p = along(p, params.size4, params.source4, params.before4, params.from4, params.to4); }
-  if (RANK > 5u) { p = along(p, params.size5, params.source5, params.before5, params.from5, params.to5); }
-  if (RANK > 6u) { p = along(p, params.size6, params.source6, params.before6, params.from6, params.to6); }
-  if (RANK > 7u) { p = along(p, params.size7, params.source7, params.before7, params.from7, params.to7); }
+// Where they are for axes from the third on, of that index.
+fn offsets(index: u32) -> Place {
+  var p = Place(vec2<u32>(0u, params.output_offset), true);
+  var rest = index;
+  var next = 0u;
+  if (RANK > 2u) {
+    next = rest / params.size2;
+    p = along(p, rest - next * params.size2, params.source2, params.before2, params.from2, params.to2);
+    rest = next;
+  }
+  if (RANK > 3u) {
+    next = rest / params.size3;
+    p = along(p, rest - next * params.size3, params.source3, params.before3, params.from3, params.to3);
+    rest = next;
+  }
+  if (RANK > 4u) {
+    next = rest / params.size4;
+    p = along(p, rest - next * params.size4, params.source4, params.before4, params.from4, params.to4);
+    rest = next;
+  }
+  if (RANK > 5u) {
+    next = rest / params.size5;
+    p = along(p, rest - next * params.size5, params.source5, params.before5, params.from5, params.to5);
+    rest = next;
+  }
+  if (RANK > 6u) {
+    next = rest / params.size6;
+    p = along(p, rest - next * params.size6, params.source6, params.before6, params.from6, params.to6);
+    rest = next;
+  }
+  if (RANK > 7u) {
+    next = rest / params.size7;
+    p = along(p, rest - next * params.size7, params.source7, params.before7, params.from7, params.to7);
+    rest = next;
+  }
   return p;
 }
 
-@compute @workgroup_size(256)
-fn pad(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  let first = (group.x + group.y * groups.x) * (ITEMS * 256u) + lane;
-  for (var k = 0u; k < ITEMS; k++) {
-    let i = first + k * 256u;
-    if (i < params.count) {
-      let p = place_of(i);
-      var value = Item();
-      if (FILL) { value = Item(constant[0]); }
-      if (p.inside) { value = input[p.at.x]; }
-      output[p.at.y] = value;
+@compute @workgroup_size(X, Y, Z)
+fn pad(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  for (var z = id.z; z < params.rest; z += groups.z * Z) {
+    let outer = offsets(z);
+    for (var y = id.y; y < params.size1; y += groups.y * Y) {
+      let row = along(outer, y, params.source1, params.before1, params.from1, params.to1);
+      for (var x = id.x; x < params.size0; x += groups.x * X) {
+        let p = along(row, x, params.source0, params.before0, params.from0, params.to0);
+        var value = Item();
+        if (FILL) { value = Item(constant[0]); }
+        if (p.inside) { value = input[p.at.x]; }
+        output[p.at.y] = value;
+      }
     }
   }
 }

@@ -4,6 +4,8 @@
  * four, and a broadcast axis has stride 0. Strides count elements.
  */
 
+import type { Gpu } from "./device.ts";
+import { rowOfWorkgroups } from "./kernel.ts";
 import type { ElementType } from "./tensor.ts";
 
 /** Axes that a kernel's Params have room for. */
@@ -112,13 +114,14 @@ export function mergeAxes(
   return { sizes, strides: merged };
 }
 
-/** The members `name0` to `name7` of a kernel's Params; those past the end are 0. */
+/** The members `name0` to `name7` of a kernel's Params; those past the end are `otherwise`. */
 export function numbered<N extends string>(
   name: N,
   values: readonly number[],
+  otherwise = 0,
 ): Record<`${N}${0 | 1 | 2 | 3 | 4 | 5 | 6 | 7}`, number> {
   return Object.fromEntries(
-    Array.from({ length: MAX_RANK }, (_, i) => [`${name}${i}`, values[i] ?? 0]),
+    Array.from({ length: MAX_RANK }, (_, i) => [`${name}${i}`, values[i] ?? otherwise]),
   ) as Record<`${N}${0 | 1 | 2 | 3 | 4 | 5 | 6 | 7}`, number>;
 }
 
@@ -129,6 +132,57 @@ export function numberedParams<N extends string>(
   return Object.fromEntries(
     Array.from({ length: MAX_RANK }, (_, i) => [`${name}${i}`, "u32"]),
   ) as Record<`${N}${0 | 1 | 2 | 3 | 4 | 5 | 6 | 7}`, "u32">;
+}
+
+/** Invocations of a workgroup that walks axes, at most. */
+const WALKERS = 256;
+/** Items of an invocation: as few workgroups as keep a GPU busy, since each costs a software adapter 0.1 µs. */
+const WALKED_ITEMS = 4;
+
+/**
+ * How a grid walks axes, innermost first: along x the first, along y the second, along z the rest as
+ * one, so that only the rest is divided into indices: divisions of lanes' integers are slow, on a
+ * software adapter most of all.
+ */
+export interface Walk {
+  /** Invocations of a workgroup along x, y and z: overrides X, Y and Z. */
+  readonly size: { readonly X: number; readonly Y: number; readonly Z: number };
+  /** Workgroups that take each invocation a few items; fewer take more, since invocations stride. */
+  readonly workgroups: readonly [number, number, number];
+  /** Items of the axes from the third on. */
+  readonly rest: number;
+}
+
+/** Chooses how axes of those sizes are walked. */
+export function walkOf(sizes: readonly number[]): Walk {
+  const [size0 = 1, size1 = 1, ...others] = sizes;
+  const rest = countOf(others);
+  if (size0 === 0 || size1 === 0 || rest === 0) {
+    return { size: { X: 1, Y: 1, Z: 1 }, workgroups: [0, 0, 0], rest };
+  }
+  // A row is cut evenly; a multiple of eight keeps the number of pipelines small.
+  const even = Math.ceil(size0 / Math.ceil(size0 / WALKERS));
+  const X = even <= 8 ? even : 8 * Math.ceil(even / 8);
+  const Y = Math.min(Math.floor(WALKERS / X), size1);
+  const Z = Math.min(Math.floor(WALKERS / (X * Y)), rest, 64);
+  let items = WALKED_ITEMS;
+  const workgroups = ([[size0, X], [size1, Y], [rest, Z]] as const).map(([size, lanes]) => {
+    const steps = Math.min(items, Math.ceil(size / lanes));
+    items = Math.ceil(items / steps);
+    return Math.ceil(size / (lanes * steps));
+  }) as [number, number, number];
+  return { size: { X, Y, Z }, workgroups, rest };
+}
+
+/** The grid of a walk within the device's limit, or of `workgroups` in a row. */
+export function gridOf(
+  gpu: Gpu,
+  workgroups: Walk["workgroups"] | number,
+): [number, number, number] {
+  const most = gpu.limits.maxComputeWorkgroupsPerDimension;
+  if (typeof workgroups === "number") return [...rowOfWorkgroups(gpu, workgroups), 1];
+  const [x, y, z] = workgroups;
+  return [Math.min(x, most), Math.min(y, most), Math.min(z, most)];
 }
 
 /** `f32 [2, 3]`, for messages. */

@@ -314,7 +314,7 @@ Deno.test("recordBinary() in f16 goes to infinity where f16 ends", async () => {
   );
 });
 
-Deno.test("recordBinary() fills a grid of more than 65535 workgroups along x and y", async () => {
+Deno.test("recordBinary() goes on where the grid ends", async () => {
   const gpu = await sharedGpu();
   const length = 4096 * 30 + 5;
   const x = floats(length, 9);
