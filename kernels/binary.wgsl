@@ -4,10 +4,10 @@
 // output       dense row-major, Output, padded to a multiple of four
 //
 // Computed in Value: f32 for f32 and f16, else the integer type. How an operand is read, by LEFT and
-// RIGHT: 0 as the output lies; 1 a vec4 by strides that count vec4s; 2 one element for all four;
-// 3, then both, each element by itself, and sizes and strides count elements. An invocation walks a few items of
-// the innermost axis along x, of the next along y, and of the rest, which alone is divided into
-// indices, along z.
+// RIGHT: 0 as the output lies; 1 a vec4 by strides that count vec4s; 2 one element for all four; 3,
+// then both, each element by itself, and sizes and strides count elements. An invocation walks a few
+// items of the innermost axis along x, of the next along y, and of the rest, which alone is divided
+// into indices, along z.
 
 alias Element = f32;
 alias Value = f32; // not f16

@@ -4,9 +4,8 @@
 //                count Items and may be negative, wrapped; i runs over RANK axes of size_k,
 //                innermost first
 //
-// An invocation walks a few items of
-// the innermost axis along x, of the next along y, and of the rest, which alone is divided into
-// indices, along z.
+// An invocation walks a few items of the innermost axis along x, of the next along y, and of the
+// rest, which alone is divided into indices, along z.
 
 alias Item = u32;
 

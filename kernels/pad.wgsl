@@ -7,9 +7,8 @@
 //                axes of size_k, innermost first
 // constant       [1], the value where FILL, else never read, and the value is 0
 //
-// before_k may be negative: the input is cropped. An invocation walks a few items of the
-// innermost axis along x, of the next along y, and of the rest, which alone is divided into
-// indices, along z.
+// before_k may be negative: the input is cropped. An invocation walks a few items of the innermost
+// axis along x, of the next along y, and of the rest, which alone is divided into indices, along z.
 
 alias Item = u32;
 alias Constant = u32;

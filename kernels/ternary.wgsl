@@ -7,8 +7,8 @@
 // An Item is four or two bytes that are moved as they are, whatever they stand for: masks of −∞ and
 // NaN pass. How the operands are read, by ACCESS: 0 all as the output lies; 1 a vec4 by strides that
 // count vec4s, or one element where the innermost stride is 0; 3 each element by itself. An
-// invocation walks a few items of the innermost axis along x, of the next along y, and of the rest, which alone is divided into
-// indices, along z.
+// invocation walks a few items of the innermost axis along x, of the next along y, and of the rest,
+// which alone is divided into indices, along z.
 
 alias Item = u32;
 
