@@ -241,7 +241,21 @@ export function foldConstants(graph: Graph, fileBytes: number, problems: ModelPr
     }
   }
   const { nodes, constants } = settle(graph, given, budget(fileBytes), problems);
-  return { ...graph, nodes, constants };
+  return { ...graph, nodes: withoutUnread(nodes, graph), constants };
+}
+
+/** Nodes without outputs at their end that nobody reads, such as a MaxPool's indices. */
+function withoutUnread(nodes: readonly Node[], graph: Graph): Node[] {
+  const read = new Set(graph.outputs.map(({ name }) => name));
+  for (const node of nodes) reads(node).forEach((name) => read.add(name));
+  return nodes.map((node) => {
+    // How many parts a Split makes is how many outputs it has.
+    if (node.op === "Split") return node;
+    const last = node.outputs.findLastIndex((name) => read.has(name));
+    return last === node.outputs.length - 1
+      ? node
+      : { ...node, outputs: node.outputs.slice(0, last + 1) };
+  });
 }
 
 /** Checks shapes that a run is given against those that the model declares. */

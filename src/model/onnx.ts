@@ -283,8 +283,8 @@ class Converter {
       op: proto.op_type,
       domain,
       opset: opset ?? 1,
-      inputs,
-      outputs,
+      inputs: withoutTrailing(inputs),
+      outputs: withoutTrailing(outputs),
       attributes: values,
     });
   }
@@ -406,6 +406,11 @@ class Converter {
       } else body.constants.set(name, tensor);
     }
   }
+}
+
+/** Names without those at the end that are left out: some exporters write them. */
+function withoutTrailing(names: readonly string[]): readonly string[] {
+  return names.slice(0, names.findLastIndex((name) => name !== "") + 1);
 }
 
 /** The value of a Constant node; undefined where its form is not held. Source: ONNX Constant-13. */

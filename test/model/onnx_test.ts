@@ -441,6 +441,25 @@ Deno.test("readModel() leaves out what nobody reads, copies, and what constants 
   assert.deepEqual([...graph.constants.keys()], ["four"]);
 });
 
+Deno.test("readModel() leaves out inputs and outputs at the end that are none or unread", async () => {
+  const graph = await readModel(modelBytes({
+    nodes: [
+      node("Clip", "x,zero,", "c,"),
+      node("MaxPool", "c", "p indices", { kernel_shape: [1] }),
+      node("Split", "p", "y unread", { axis: 2 }),
+    ],
+    inputs: [value("x", [1, 1, "n"])],
+    outputs: [value("y", [1, 1, "m"])],
+    constants: [constant("zero", tensorOf("float32", [], [0]))],
+  }));
+  const shown = graph.nodes.map(({ op, inputs, outputs }) => [op, [...inputs], [...outputs]]);
+  assert.deepEqual(shown, [
+    ["Clip", ["x", "zero"], ["c"]],
+    ["MaxPool", ["c"], ["p"]],
+    ["Split", ["p"], ["y", "unread"]],
+  ]);
+});
+
 Deno.test("specialise() settles chains that compute shapes", async () => {
   const graph = await readModel(modelBytes({
     nodes: [
