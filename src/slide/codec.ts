@@ -96,6 +96,11 @@ export class TileDecoder {
         "JPEG process",
       );
     }
+    if (leastBytes(head) > stream.length) {
+      throw new Error(
+        `${stream.length} bytes cannot hold ${head.widthPx} × ${head.heightPx} pixels`,
+      );
+    }
     const rgb = hasTurboJpeg
       ? await decodeJpeg(
         stream,
@@ -311,6 +316,16 @@ export function* readSegments(stream: Uint8Array): Iterable<JpegSegment> {
     yield { marker, at, payload: stream.subarray(at + 4, at + 2 + length) };
     at += 2 + length;
   }
+}
+
+/**
+ * Bytes that a stream has at least: each block of 8 × 8 samples of a component takes a bit for its DC
+ * coefficient, and where a scan has all of them another that says that no more come (T.81 §F.1.2, §G.1.2).
+ * More bytes are not made of fewer, whatever a header claims.
+ */
+function leastBytes({ widthPx, heightPx, sof }: JpegHead): number {
+  const blocks = Math.ceil(widthPx / 8) * Math.ceil(heightPx / 8);
+  return blocks * (sof === 2 ? 1 : 2) / 8;
 }
 
 /** What a JPEG stream says before its first scan. */

@@ -1,6 +1,6 @@
 /** Where a slide's DICOM instances lie: beside each other, in a folder or in a zip. */
 
-import { readdirSync, statSync } from "node:fs";
+import { readdirSync, type Stats, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { SourceError } from "../errors.ts";
 import { openDicom, openDicomSet } from "./dicom.ts";
@@ -57,9 +57,18 @@ export async function openDicomZip(
   }
 }
 
-/** Whether a path is a folder's. */
+/** Whether a path is a folder's; not where it cannot be told, of which opening it says why. */
 export function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  return look(path)?.isDirectory() ?? false;
+}
+
+/** What lies at a path; undefined where nothing does, or where it may not be looked at, such as links in circles. */
+function look(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
 }
 
 /** Files beside one, as far as they may be read: most have nothing to do with it. */
@@ -86,7 +95,7 @@ function* openFiles(paths: Iterable<string>): Iterable<Source> {
 /** Regular files of a folder and of the folders in it, by name, hidden ones left out. */
 function filesIn(folder: string, depth: number): string[] {
   const files: string[] = [];
-  const look = (folder: string, depth: number) => {
+  const walk = (folder: string, depth: number) => {
     let names: string[];
     try {
       names = readdirSync(folder).sort();
@@ -100,8 +109,8 @@ function filesIn(folder: string, depth: number): string[] {
     for (const name of names) {
       if (name.startsWith(".")) continue;
       const path = join(folder, name);
-      const stat = statSync(path, { throwIfNoEntry: false });
-      if (stat?.isDirectory() && depth > 0) look(path, depth - 1);
+      const stat = look(path);
+      if (stat?.isDirectory() && depth > 0) walk(path, depth - 1);
       if (stat?.isFile() && files.push(path) > MAX_FILES) {
         throw new SourceError(
           `Cannot look through the folder "${folder}": it holds more than ${MAX_FILES} files`,
@@ -110,6 +119,6 @@ function filesIn(folder: string, depth: number): string[] {
       }
     }
   };
-  look(folder, depth);
+  walk(folder, depth);
   return files;
 }

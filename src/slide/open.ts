@@ -12,7 +12,7 @@ import { isPhilips, openPhilips } from "./philips.ts";
 import { isLeica, openLeica } from "./leica.ts";
 import { isOme, openOme } from "./ome.ts";
 import { openPicture, pictureFormat } from "./picture.ts";
-import { refuseFolder, refuseKnown } from "./refused.ts";
+import { mistakenFor, refuseFolder, refuseKnown } from "./refused.ts";
 import { type SlideParts, TiledSlide, type TiledSlideOptions } from "./region.ts";
 import type { Slide } from "./slide.ts";
 import { FileSource, type Source } from "./source.ts";
@@ -112,10 +112,10 @@ async function openParts(
     if (picture !== undefined) return await openPicture(source, picture, workDir);
     const format = directories && TIFF_FORMATS.find(({ is }) => is(directories));
     if (directories === undefined || format === undefined) {
-      throw new SlideFormatError(
-        `Cannot open "${source.location}": it is no TIFF, DICOM, zip, PNG, JPEG or WebP file`,
-        { path: source.location },
-      );
+      const what = mistakenFor(head) ?? "it is no TIFF, DICOM, zip, PNG, JPEG or WebP file";
+      throw new SlideFormatError(`Cannot open "${source.location}": ${what}`, {
+        path: source.location,
+      });
     }
     return await format.open(source, directories);
   } catch (error) {
@@ -124,9 +124,19 @@ async function openParts(
   }
 }
 
-/** The path that a location names; undefined for other URLs and for sources. */
+/**
+ * The path that a location names; undefined for other URLs and for sources.
+ * @throws {SourceError} for text that is a URL of another protocol.
+ */
 function pathOf(location: string | URL | Secret | Source): string | undefined {
-  if (typeof location === "string" && !/^(https?|file):\/\//i.test(location)) return location;
+  if (typeof location === "string" && !/^(https?|file):\/\//i.test(location)) {
+    const [, protocol] = /^([a-z][a-z0-9+.-]+:)\/\//i.exec(location) ?? [];
+    if (protocol === undefined) return location;
+    throw new SourceError(
+      `Cannot open a URL of "${protocol}": it must be a path, or a URL of file, http or https`,
+      { location: protocol },
+    );
+  }
   const url = typeof location === "string" || location instanceof URL
     ? URL.parse(location)
     : undefined;

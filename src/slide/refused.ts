@@ -41,6 +41,22 @@ function knownFormat(text: string): string | undefined {
   if (/^(?:\xef\xbb\xbf)?\s*\[GENERAL\][^]*\bSLIDE_ID\s*=/.test(text)) return "3DHISTECH MIRAX";
 }
 
+/** What else is often taken for a slide, by how it begins, and what to do about it. */
+const MISTAKES: readonly (readonly [begins: RegExp, what: string])[] = [
+  // deno-lint-ignore no-control-regex -- gzip begins with one
+  [/^\x1f\x8b/, "it is compressed by gzip: unpack it first"],
+  [/^(?:7z\xbc\xaf|Rar!)/, "it is an archive of a kind that is not read: unpack it first"],
+  [/^version https:\/\/git-lfs/, "it is a Git LFS pointer: git lfs pull fetches the file"],
+  [/^\s*<(?:!doctype )?html/i, "it is HTML, such as a server's error"],
+  [/^\s*<(?:\?xml|Error>)/, "it is XML, such as a server's error"],
+];
+
+/** What a file is instead of a slide, in words, as far as its first bytes tell. */
+export function mistakenFor(head: Uint8Array): string | undefined {
+  const text = String.fromCharCode(...head.subarray(0, 64));
+  return MISTAKES.find(([begins]) => begins.test(text))?.[1];
+}
+
 function isMirax(folder: string): boolean {
   return existsSync(join(folder, "Slidedat.ini"));
 }

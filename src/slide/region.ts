@@ -2,6 +2,7 @@
 
 import { CodecError, UnsupportedError } from "../errors.ts";
 import { TileDecoder } from "./codec.ts";
+import { untilAborted } from "./abort.ts";
 import { AreaFilter } from "./area_filter.ts";
 import { Blending, cutBetween, isWhole, type PaintedTile } from "./blend.ts";
 import { levelProperties, pictureProperties } from "./properties.ts";
@@ -535,9 +536,12 @@ export class TiledSlide implements Slide {
         !isWhole(place.xPx - xPx) || !isWhole(place.yPx - yPx) || !isWhole(place.tileXPx) ||
         !isWhole(place.tileYPx)
       );
-    const canvas = isBlended
-      ? new Blending(widthPx, heightPx)
-      : new Copying(widthPx, heightPx, this.background);
+    // Made with the first tile: a header may claim a picture of any size, and hold nothing.
+    let canvas: Blending | Copying | undefined;
+    const makeCanvas = () =>
+      canvas ??= isBlended
+        ? new Blending(widthPx, heightPx)
+        : new Copying(widthPx, heightPx, this.background);
     // What is copied hides what was there, what is blended goes behind it; from the last tile on, as
     // OpenSlide does, since rounding makes a difference.
     const touched = overlapping !== undefined
@@ -561,7 +565,7 @@ export class TiledSlide implements Slide {
       await before;
       if (tile === undefined) return;
       const isRgb = grid.seamPx !== undefined;
-      canvas.paint(partOf(tile, grid, place), place.xPx - xPx, place.yPx - yPx, isRgb);
+      makeCanvas().paint(partOf(tile, grid, place), place.xPx - xPx, place.yPx - yPx, isRgb);
     };
     // A file in the page cache and a decoder on this thread are promises already kept, after which
     // no timer and no signal handler would run before the region is read.
@@ -602,15 +606,22 @@ export class TiledSlide implements Slide {
       }
     });
     try {
-      await Promise.all(painters);
+      // A tile that takes long holds up no abort: it is decoded to its end, for nobody.
+      await untilAborted(Promise.all(painters), signal);
     } catch (error) {
       isDone = true; // The others stop at their next tile.
-      await Promise.allSettled(painters);
+      const settled = Promise.allSettled(painters);
+      if (!signal?.aborted) await settled;
       throw error;
     } finally {
       announced.abort();
     }
-    return { data: canvas.over(this.background), widthPx, heightPx };
+    if (canvas === undefined && typeof name === "string" && this.#onBadTile === "throw") {
+      throw new CodecError(`Cannot read the ${name}: the file holds nothing of it`, {
+        codec: "none",
+      });
+    }
+    return { data: makeCanvas().over(this.background), widthPx, heightPx };
   }
 
   /** A tile that the file lacks, made of a finer level. */

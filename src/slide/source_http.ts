@@ -14,6 +14,7 @@ import { Secret } from "../secrets.ts";
 import { SourceError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { backoffMs, reasonOf, RETRY, type RetryPolicy, sleep, withoutQueries } from "../retry.ts";
+import { untilAborted } from "./abort.ts";
 import { type ByteRange, clampRange, closedError, FileSource, type Source } from "./source.ts";
 import { downloadSlide } from "./source_download.ts";
 import {
@@ -74,6 +75,8 @@ const WINDOW_BYTES = 16 << 20;
 /** A request that brought this much, or an eighth of what it is for, begins its count of tries anew. */
 const PROGRESS_BYTES = 1 << 20;
 const REDIRECTS = 5;
+/** How long an answer may take to end behind its last byte. */
+const ENDING_MS = 1_000;
 /** Fresh URLs in a row that are expired too. */
 const FRESH_TRIES = 2;
 
@@ -121,22 +124,6 @@ class Segment {
     this.failure = { error };
     for (const { reject } of this.#waiters) reject(error);
     this.#waiters = [];
-  }
-}
-
-/** Waits for a promise; an abort ends the wait with the signal's reason. */
-async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return await promise;
-  let abort: (() => void) | undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    abort = () => reject(signal.reason);
-    if (signal.aborted) abort();
-    else signal.addEventListener("abort", abort);
-  });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener("abort", abort!);
   }
 }
 
@@ -665,14 +652,17 @@ export class HttpSource implements Source {
       if (request.at - before < stallBytes) stall.abort();
       before = request.at;
     }, stallMs);
+    let ending: ReturnType<typeof setTimeout> | undefined;
     try {
       for await (const piece of response.body ?? []) {
         this.bytesFetched += piece.byteLength;
         const surplus = request.at + piece.byteLength > end;
         request.add(piece.subarray(0, end - request.at));
         onProgress?.(this.bytesFetched, this.sizeBytes);
-        // Only then: an answer that is not read to its end costs the connection.
+        // Only then: an answer that is not read to its end costs the connection. One that promises
+        // more than it brings does not hold up the next.
         if (surplus) break;
+        if (request.at >= end) ending ??= setTimeout(() => stall.abort(), ENDING_MS);
       }
     } catch (error) {
       // An end that breaks behind the last byte is none of ours.
@@ -680,6 +670,7 @@ export class HttpSource implements Source {
       throw new Broken(stall.signal.aborted ? "the connection stalled" : reasonOf(error));
     } finally {
       clearInterval(timer);
+      clearTimeout(ending);
     }
     if (request.at < end) throw new Broken("the server ended its answer too soon");
   }

@@ -54,7 +54,8 @@ export async function refusalOf(response: Response, url: string): Promise<Refusa
   const { status } = response;
   const said = await head(response);
   return {
-    retried: RETRIED_STATUSES.includes(status),
+    // Content delivery networks have statuses of their own above 500 for an origin that does not answer.
+    retried: RETRIED_STATUSES.includes(status) || (status > 505 && status < 600),
     expired: (status === 403 || status === 400) &&
       (/expired|<Code>ExpiredToken</i.test(said) || signatureIsOver(url)),
     reason: answered(response, said),

@@ -2,13 +2,15 @@
  * A zip of files as sources: stored ones are read where they lie, deflated ones are written to disk
  * first.
  *
- * PKWARE APPNOTE 6.3.10; @zip.js/zip.js reads the directory, zip64 included, and inflates. A file is
- * called by its number, since names in such archives tell of patients.
+ * PKWARE APPNOTE 6.3.10; @zip.js/zip.js reads the directory, zip64 included, and zlib inflates. A file
+ * is called by its number, since names in such archives tell of patients.
  */
 
 import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { tmpdir } from "node:os";
+import { pipeline, Readable } from "node:stream";
+import { crc32, createInflateRaw } from "node:zlib";
 import type { FileEntry } from "@zip.js/zip.js";
 import { SlideFormatError, SourceError, UnsupportedError } from "../errors.ts";
 import { FileSource, MemorySource, type Source } from "./source.ts";
@@ -42,8 +44,8 @@ const LOCAL_HEADER = 0x504b0304, LOCAL_HEADER_BYTES = 30;
 const MAX_FILES = 2 ** 16;
 /** A directory of so many files takes some megabytes; it is read whole. */
 const MAX_READ_BYTES = 2 ** 26;
-/** Inflated at a time: a read of a server is a request. */
-const CHUNK_BYTES = 2 ** 20;
+/** Read at a time: a read of a server is a request. Inflated at a time. */
+const CHUNK_BYTES = 2 ** 20, PIECE_BYTES = 2 ** 16;
 /** What inflates to no more stays in memory. */
 const MAX_MEMORY_BYTES = 2 ** 20;
 /** All files together make at most so much of an archive: uncompressed pixels deflate to a tenth or so. */
@@ -78,18 +80,18 @@ export async function openZip(source: Source, options: ArchiveOptions): Promise<
         sources.push(new StoredFile(source, entry, location));
         continue;
       }
-      if (!options.isWanted(await inflateHead(entry, options.headBytes))) continue;
+      if (!options.isWanted(await inflateHead(source, entry, options.headBytes))) continue;
       inflatedBytes += entry.uncompressedSize;
       if (inflatedBytes > MAX_EXPANSION * source.sizeBytes + EXPANSION_SLACK_BYTES) {
         throw broken(source, `its files inflate to more than ${MAX_EXPANSION} times its size`);
       }
       if (entry.uncompressedSize <= MAX_MEMORY_BYTES) {
-        sources.push(new MemorySource(await inflateToMemory(entry), location));
+        sources.push(new MemorySource(await inflateToMemory(source, entry), location));
       } else {
         folder ??= makeFolder(options.workDir ?? tmpdir());
         checkDisk(folder, entry.uncompressedSize);
         const path = join(folder, `${i + 1}.dcm`);
-        await inflateToFile(entry, path);
+        await inflateToFile(source, entry, path);
         sources.push(FileSource.open(path));
       }
     }
@@ -118,8 +120,8 @@ function broken(source: Source, why: string, cause?: unknown): SlideFormatError 
 
 async function listFiles(source: Source): Promise<FileEntry[]> {
   const { configure, Reader, ZipReader } = await import("@zip.js/zip.js");
-  // Its workers are scripts in data URLs, and what is inflated here is on its way to disk.
-  configure({ useWebWorkers: false, chunkSize: CHUNK_BYTES });
+  // Its workers are scripts in data URLs.
+  configure({ useWebWorkers: false });
   class SourceReader extends Reader<Source> {
     override size = source.sizeBytes;
     override async readUint8Array(offset: number, length: number): Promise<Uint8Array> {
@@ -147,60 +149,91 @@ function checkEntry({ encrypted, compressionMethod }: FileEntry, location: strin
   }
 }
 
-/** Stops an inflation that has given what was wanted. */
-class Enough extends Error {}
+/** Where a file's data lie: behind the local header, whose extra field is not the directory's (APPNOTE 4.3.7). */
+async function findData(
+  archive: Source,
+  { offset, compressedSize }: FileEntry,
+): Promise<number> {
+  const bytes = await archive.read(offset, LOCAL_HEADER_BYTES);
+  const header = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (header.byteLength < LOCAL_HEADER_BYTES || header.getUint32(0) !== LOCAL_HEADER) {
+    throw broken(archive, `a file does not begin at ${offset}`);
+  }
+  const dataAt = offset + LOCAL_HEADER_BYTES + header.getUint16(26, true) +
+    header.getUint16(28, true);
+  if (dataAt + compressedSize > archive.sizeBytes) {
+    throw broken(archive, "a file is cut by its end");
+  }
+  return dataAt;
+}
+
+/**
+ * A file's bytes as they are inflated, a piece at a time: zlib waits until a piece is taken, so that
+ * what deflates to nothing takes no memory. (zip.js inflates all of what it has read at once.)
+ * @throws {SlideFormatError} where they are others than the directory says, by number and CRC-32.
+ */
+async function* inflated(archive: Source, entry: FileEntry): AsyncGenerator<Uint8Array> {
+  const { compressedSize, uncompressedSize, signature } = entry;
+  const dataAt = await findData(archive, entry);
+  async function* deflated() {
+    for (let at = 0; at < compressedSize; at += CHUNK_BYTES) {
+      yield await archive.read(dataAt + at, Math.min(CHUNK_BYTES, compressedSize - at));
+    }
+  }
+  const inflate = createInflateRaw({ chunkSize: PIECE_BYTES });
+  pipeline(Readable.from(deflated(), { objectMode: false }), inflate, () => {}); // The loop is told.
+  let length = 0, sum = 0;
+  for await (const piece of inflate) {
+    length += piece.length;
+    sum = crc32(piece, sum);
+    if (length > uncompressedSize) {
+      throw broken(
+        archive,
+        `a file inflates to more than the ${uncompressedSize} bytes it claims`,
+      );
+    }
+    yield piece;
+  }
+  if (length < uncompressedSize) {
+    throw broken(
+      archive,
+      `a file inflates to ${length} of the ${uncompressedSize} bytes it claims`,
+    );
+  }
+  if (sum !== signature) throw broken(archive, "a file's checksum is wrong");
+}
 
 /** A file's first bytes. */
-async function inflateHead(entry: FileEntry, length: number): Promise<Uint8Array> {
+async function inflateHead(
+  archive: Source,
+  entry: FileEntry,
+  length: number,
+): Promise<Uint8Array> {
   const head = new Uint8Array(Math.min(length, entry.uncompressedSize));
   let at = 0;
-  const writable = new WritableStream<Uint8Array>({
-    write(piece) {
-      head.set(piece.subarray(0, head.length - at), at);
-      at = Math.min(head.length, at + piece.length);
-      if (at === head.length) throw new Enough();
-    },
-  });
-  try {
-    await entry.getData(writable, { useWebWorkers: false });
-  } catch (error) {
-    if (at < head.length) throw error;
+  for await (const piece of inflated(archive, entry)) {
+    head.set(piece.subarray(0, head.length - at), at);
+    at = Math.min(head.length, at + piece.length);
+    if (at === head.length) break;
   }
-  return head.subarray(0, at);
+  return head;
 }
 
-/** Gives a file's bytes to `write`; more than the directory says are an error before they are written. */
-async function inflate(
-  entry: FileEntry,
-  write: (piece: Uint8Array, at: number) => void,
-): Promise<void> {
-  let at = 0;
-  await entry.getData(
-    new WritableStream<Uint8Array>({
-      write(piece) {
-        if (at + piece.length > entry.uncompressedSize) {
-          throw new Error(
-            `a file inflates to more than the ${entry.uncompressedSize} bytes it claims`,
-          );
-        }
-        write(piece, at);
-        at += piece.length;
-      },
-    }),
-    { useWebWorkers: false },
-  );
-}
-
-async function inflateToMemory(entry: FileEntry): Promise<Uint8Array> {
+async function inflateToMemory(archive: Source, entry: FileEntry): Promise<Uint8Array> {
   const bytes = new Uint8Array(entry.uncompressedSize);
-  await inflate(entry, (piece, at) => bytes.set(piece, at));
+  let at = 0;
+  for await (const piece of inflated(archive, entry)) {
+    bytes.set(piece, at);
+    at += piece.length;
+  }
   return bytes;
 }
 
-async function inflateToFile(entry: FileEntry, path: string): Promise<void> {
+async function inflateToFile(archive: Source, entry: FileEntry, path: string): Promise<void> {
   const file = openSync(path, "wx", 0o600);
+  let at = 0;
   try {
-    await inflate(entry, (piece, at) => {
+    for await (const piece of inflated(archive, entry)) {
       try {
         for (let done = 0; done < piece.length;) {
           done += writeSync(file, piece, done, piece.length - done, at + done);
@@ -208,7 +241,8 @@ async function inflateToFile(entry: FileEntry, path: string): Promise<void> {
       } catch (cause) {
         throw diskError(path, (cause as Error).message, cause);
       }
-    });
+      at += piece.length;
+    }
   } finally {
     closeSync(file);
   }
@@ -242,14 +276,14 @@ function diskError(location: string, why: string, cause?: unknown): SourceError 
 class StoredFile implements Source {
   readonly sizeBytes: number;
   readonly #archive: Source;
-  readonly #headerAt: number;
+  readonly #entry: FileEntry;
   #dataAt: number | undefined;
   readonly prefetch: Source["prefetch"];
 
-  constructor(archive: Source, { offset, uncompressedSize }: FileEntry, readonly location: string) {
+  constructor(archive: Source, entry: FileEntry, readonly location: string) {
     this.#archive = archive;
-    this.#headerAt = offset;
-    this.sizeBytes = uncompressedSize;
+    this.#entry = entry;
+    this.sizeBytes = entry.uncompressedSize;
     this.prefetch = archive.prefetch && ((ranges, signal) => {
       const dataAt = this.#dataAt;
       if (dataAt === undefined) return; // Nothing was read of it yet.
@@ -274,24 +308,9 @@ class StoredFile implements Source {
     if (offsetBytes < 0 || lengthBytes < 0) {
       throw new RangeError(`Cannot read ${lengthBytes} bytes from offset ${offsetBytes}`);
     }
-    this.#dataAt ??= await this.#findData();
+    this.#dataAt ??= await findData(this.#archive, this.#entry);
     const length = Math.max(0, Math.min(lengthBytes, this.sizeBytes - offsetBytes));
     return await this.#archive.read(this.#dataAt + offsetBytes, length, signal);
-  }
-
-  /** Behind the local header, whose extra field is not the directory's (APPNOTE 4.3.7). */
-  async #findData(): Promise<number> {
-    const bytes = await this.#archive.read(this.#headerAt, LOCAL_HEADER_BYTES);
-    const header = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    if (header.byteLength < LOCAL_HEADER_BYTES || header.getUint32(0) !== LOCAL_HEADER) {
-      throw broken(this.#archive, `a file does not begin at ${this.#headerAt}`);
-    }
-    const dataAt = this.#headerAt + LOCAL_HEADER_BYTES + header.getUint16(26, true) +
-      header.getUint16(28, true);
-    if (dataAt + this.sizeBytes > this.#archive.sizeBytes) {
-      throw broken(this.#archive, "a file is cut by its end");
-    }
-    return dataAt;
   }
 
   /** The archive is not this file's to close. */

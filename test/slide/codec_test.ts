@@ -546,6 +546,11 @@ const brokenRows: [name: string, tile: Partial<RawTile>, message: RegExp][] = [
     { ...JPEG, data: withSize(FLAT_JPEG, 65535, 65535) },
     /its picture is 65535 × 65535/,
   ],
+  [
+    "JPEG of more blocks than its bytes have bits for",
+    { ...JPEG, widthPx: 9000, heightPx: 9000, data: withSize(FLAT_JPEG, 9000, 9000) },
+    /\d+ bytes cannot hold 9000 × 9000 pixels$/,
+  ],
   ["JPEG of no height", { ...JPEG, data: withSize(FLAT_JPEG, WIDTH, 0) }, /its picture is 19 × 0/],
   [
     "JPEG cut in the scan",

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -166,11 +166,37 @@ Deno.test("openSlide() rejects locations that hold no slide", () =>
     }
   }));
 
+Deno.test("openSlide() rejects paths that cannot be followed", () =>
+  inFolder(async (folder) => {
+    symlinkSync(join(folder, "loop"), join(folder, "loop"));
+    writeFileSync(join(folder, "file"), "text");
+    for (
+      const [path, why] of [
+        [join(folder, "loop"), /too many symbolic links/],
+        [join(folder, "file", "below"), /not a directory/i],
+        [join(folder, "n".repeat(300)), /name too long/],
+        ["a\0b", /null bytes/],
+      ] as const
+    ) {
+      await assert.rejects(openSlide(path), { name: "SourceError", message: why });
+    }
+    // What cannot be looked at is passed by, in a folder too.
+    await assert.rejects(openSlide(folder), /none of its files is a DICOM file/);
+  }));
+
 Deno.test("openSlide() refuses URLs of other kinds, and keeps the query to itself", async () => {
   await assert.rejects(openSlide(new URL("s3://bucket/key?token=secret")), (error) => {
     assert(error instanceof SourceError);
     assert.equal(error.message, 'Cannot open "s3://bucket/key": it is no http or https URL');
     assert(!Deno.inspect(error).includes("secret"));
+    return true;
+  });
+  await assert.rejects(openSlide("s3://bucket/key?token=secret"), (error) => {
+    assert(error instanceof SourceError);
+    assert.equal(
+      error.message,
+      'Cannot open a URL of "s3:": it must be a path, or a URL of file, http or https',
+    );
     return true;
   });
   await assert.rejects(openSlide("https://[bad/a?token=secret"), (error) => {

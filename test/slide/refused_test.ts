@@ -26,6 +26,24 @@ for (const [format, text] of KNOWN) {
   });
 }
 
+Deno.test("openSlide() says what a file is that is often taken for a slide", async () => {
+  const rows: [text: string, message: RegExp][] = [
+    ["\x1f\x8b\x08\0", /^Cannot open "a": it is compressed by gzip: unpack it first$/],
+    ["Rar!\x1a\x07", /: it is an archive of a kind that is not read: unpack it first$/],
+    ["7z\xbc\xaf\x27\x1c", /: it is an archive/],
+    ["version https://git-lfs.github.com/spec/v1\noid", /: it is a Git LFS pointer/],
+    ["\n<!DOCTYPE html><html>", /: it is HTML, such as a server's error$/],
+    ["<html>", /: it is HTML/],
+    ['<?xml version="1.0"?><Error>', /: it is XML, such as a server's error$/],
+    ["<Error><Code>AccessDenied", /: it is XML/],
+    ["<svg>", /: it is no TIFF, DICOM, zip, PNG, JPEG or WebP file$/],
+  ];
+  for (const [text, message] of rows) {
+    const source = new MemorySource(Uint8Array.from(Buffer.from(text, "latin1")), "a");
+    await assert.rejects(openSlide(source), { name: "SlideFormatError", message });
+  }
+});
+
 Deno.test("openSlide() does not take other texts and databases for slides that it knows", async () => {
   for (const text of ["SQLite format 3\0 and nothing", "[GENERAL]\n", "see [Virtual Microscope"]) {
     const source = new MemorySource(Uint8Array.from(Buffer.from(text, "latin1")));

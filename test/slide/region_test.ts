@@ -448,6 +448,23 @@ Deno.test("TiledSlide.readRegion() stops between tiles where its signal is abort
   }
 });
 
+Deno.test("TiledSlide.readRegion() ends at once when it is aborted, although a tile goes on", async () => {
+  const grid = new Tiles(64, 48, 32, 24);
+  let finish: (() => void) | undefined;
+  grid.change = (tile) => new Promise((resolve) => finish = () => resolve(tile));
+  const slide = slideOf([grid]);
+  const controller = new AbortController();
+  const reason = new Error("stop");
+  const { signal } = controller;
+  const read = slide.readRegion({ level: 0, x0Px: 0, y0Px: 0, widthPx: 30, heightPx: 20, signal });
+  setTimeout(() => controller.abort(reason), 5);
+  await assert.rejects(read, (error) => error === reason);
+  // It ends afterwards, and nobody hears of it.
+  finish!();
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  await slide.close();
+});
+
 Deno.test("TiledSlide.readRegion() lets a timer abort it although nothing in it waits", async () => {
   const grid = new Tiles(400, 300, 4, 3);
   const controller = new AbortController();
@@ -511,6 +528,21 @@ Deno.test("TiledSlide.associated refuses pictures of absurd sizes without readin
     return true;
   });
   assert.deepEqual(label.read, []);
+});
+
+Deno.test("TiledSlide.associated rejects a picture of which there is nothing, before it takes memory", async () => {
+  const label = new Tiles(64, 48, 32, 24);
+  label.change = (tile) => ({ ...tile, data: EMPTY });
+  const associated = new Map([["label", label]]);
+  const slide = slideOf([new Tiles(64, 48, 32, 24)], { associated });
+  await assert.rejects(slide.associated.get("label")!(), (error) => {
+    assert(error instanceof CodecError);
+    assert.equal(error.message, "Cannot read the label: the file holds nothing of it");
+    return true;
+  });
+  // A part is shown, the rest is background.
+  label.change = (tile, column) => column === 0 ? tile : { ...tile, data: EMPTY };
+  assert.equal((await slide.associated.get("label")!()).data.at(-1), 255);
 });
 
 Deno.test("TiledSlide.rawTile() gives a tile undecoded", async () => {

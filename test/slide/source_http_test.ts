@@ -295,6 +295,7 @@ const retried: { name: string; faults: SlideFault[] }[] = [
     name: "503 with a Retry-After longer than the longest wait",
     faults: [{ status: 503, headers: { "retry-after": "86400" } }],
   },
+  { name: "a status of a network before the server", faults: [{ status: 522 }, { status: 599 }] },
   { name: "a connection that breaks before a byte", faults: [{ cutAfterBytes: 0 }] },
   { name: "a connection that brings nothing more", faults: [{ stallAfterBytes: 1000 }] },
   { name: "a server that does not answer", faults: [{ hang: true }] },

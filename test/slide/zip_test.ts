@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
+import { deflateRawSync } from "node:zlib";
 import { join } from "node:path";
 import {
   Uint8ArrayReader,
@@ -187,19 +188,67 @@ Deno.test("openZip() stops at what inflates to more than it claims, or than any 
     const at = findSignature(zeros, 0x02014b50);
     const view = new DataView(zeros.buffer, zeros.byteOffset, zeros.byteLength);
     // Its size uncompressed, in the directory.
-    for (const claimed of [2e6, 4e6]) {
+    for (
+      const [claimed, message] of [
+        [2e6, /a file inflates to more than the 2000000 bytes it claims$/],
+        [4e6, /a file inflates to 3000000 of the 4000000 bytes it claims$/],
+        [2e9, /its files inflate to more than 64 times its size$/],
+      ] as const
+    ) {
       view.setUint32(at + 24, claimed, true);
       await assert.rejects(
         openZip(new MemorySource(zeros), { ...ALL, workDir }),
-        (error) => error instanceof SlideFormatError && /uncompressed size/.test(error.message),
+        { name: "SlideFormatError", message },
       );
     }
-    view.setUint32(at + 24, 2e9, true);
-    await assert.rejects(
-      openZip(new MemorySource(zeros), { ...ALL, workDir }),
-      /inflate to more than 64 times its size/,
-    );
     assert.deepEqual(readdirSync(workDir), []);
+  }));
+
+Deno.test("openZip() takes no memory for what deflates to next to nothing", () =>
+  inFolder(async (workDir) => {
+    // 400 MB in 400 kB, said to be 4 MB.
+    const name = new Uint8Array([97]);
+    const data = deflateRawSync(new Uint8Array(4e8));
+    const zip = new Uint8Array(30 + name.length + data.length + 46 + name.length + 22);
+    const view = new DataView(zip.buffer);
+    const entry = (at: number) => {
+      view.setUint16(at + 4, 8, true); // Deflated.
+      view.setUint32(at + 14, data.length, true);
+      view.setUint32(at + 18, 4e6, true);
+      view.setUint16(at + 22, name.length, true);
+    };
+    view.setUint32(0, 0x504b0304);
+    entry(4);
+    zip.set(name, 30);
+    zip.set(data, 31);
+    const directoryAt = 31 + data.length;
+    view.setUint32(directoryAt, 0x504b0102);
+    entry(directoryAt + 6);
+    zip.set(name, directoryAt + 46);
+    const endAt = directoryAt + 47;
+    view.setUint32(endAt, 0x504b0506);
+    view.setUint16(endAt + 8, 1, true);
+    view.setUint16(endAt + 10, 1, true);
+    view.setUint32(endAt + 12, 47, true);
+    view.setUint32(endAt + 16, directoryAt, true);
+    const before = Deno.memoryUsage().rss;
+    await assert.rejects(
+      openZip(new MemorySource(zip), { ...ALL, workDir }),
+      /a file inflates to more than the 4000000 bytes it claims$/,
+    );
+    assert(Deno.memoryUsage().rss - before < 1e8);
+  }));
+
+Deno.test("openZip() rejects a file whose checksum is wrong", () =>
+  inFolder(async (workDir) => {
+    const zip = await buildZip([{ name: "a", bytes: noise(5000), level: 6 }]);
+    const view = new DataView(zip.buffer, zip.byteOffset, zip.byteLength);
+    const at = findSignature(zip, 0x02014b50) + 16;
+    view.setUint32(at, view.getUint32(at, true) ^ 1, true);
+    await assert.rejects(
+      openZip(new MemorySource(zip), { ...ALL, workDir }),
+      { name: "SlideFormatError", message: /a file's checksum is wrong$/ },
+    );
   }));
 
 Deno.test("openZip() says where it cannot unpack", async () => {
