@@ -41,12 +41,12 @@ const VEC4S_PER_WORKGROUP = 1024;
 const unaryKernel = defineKernel({
   name: "unary",
   code: codeUnary,
-  params: { count4: "u32", a: "f32", b: "f32" },
+  params: { count4: "u32", a: "f32", b: "f32", row4: "u32", channels: "u32" },
   bindings: {
     input: { type: "array<vec4<Element>>", access: "read" },
     output: { type: "array<vec4<Output>>", access: "read_write" },
   },
-  overrides: { OPERATION: 0, ACTIVATION: 0 },
+  overrides: { OPERATION: 0, PADDED: false, ACTIVATION: 0 },
   aliases: {
     Element: ["f32", "f16", "i32", "u32"],
     Value: ["f32", "i32", "u32"],
@@ -187,6 +187,7 @@ export interface CompiledUnary {
   readonly outputType: ElementType;
   readonly a: number;
   readonly b: number;
+  readonly padded: boolean;
 }
 
 /**
@@ -200,6 +201,8 @@ export async function compileUnary(
   operation: UnaryOperation,
   type: ElementType,
   constants: { readonly a?: number; readonly b?: number } = {},
+  /** Whether rows are padded at their end, with zeros that are to stay zeros. */
+  padded = false,
 ): Promise<CompiledUnary> {
   const integers = isInteger(type);
   if (
@@ -213,6 +216,7 @@ export async function compileUnary(
   const [a, b] = UNARY_DEFAULTS[operation] ?? [0, 0];
   const pipeline = await unaryKernel.compile(gpu, {
     OPERATION: isActivation ? 0 : UNARY_OPERATIONS[operation as keyof typeof UNARY_OPERATIONS],
+    PADDED: padded,
     ACTIVATION: activation?.code ?? 0,
   }, {
     Element: numberType(type),
@@ -226,20 +230,26 @@ export async function compileUnary(
     outputType,
     a: activation?.a ?? constants.a ?? a,
     b: activation?.b ?? constants.b ?? b,
+    padded,
   };
 }
 
 /**
- * Records `output = f(input)`, of one shape.
+ * Records `output = f(input)`, of one shape. Where it was compiled for padding, `channels` is how
+ * many elements of a row of the last axis, a multiple of four, are no padding.
  * @throws {RangeError} where types or shapes are others than those compiled for, or differ.
  */
 export function recordUnary(
   recorder: Recorder,
-  { pipeline, operation, type, outputType, a, b }: CompiledUnary,
+  { pipeline, operation, type, outputType, a, b, padded }: CompiledUnary,
   { input, output }: Record<"input" | "output", Tensor>,
+  channels = input.shape.at(-1) ?? 1,
 ): void {
+  const row = input.shape.at(-1) ?? 1;
   if (
-    input.type !== type || output.type !== outputType || input.shape.join() !== output.shape.join()
+    input.type !== type || output.type !== outputType ||
+    input.shape.join() !== output.shape.join() ||
+    (padded ? row % 4 !== 0 || channels > row : channels !== row)
   ) {
     throw new RangeError(
       `Cannot compute "${operation}" of ${described(input)} into ${described(output)}: ` +
@@ -247,7 +257,8 @@ export function recordUnary(
     );
   }
   const count4 = Math.ceil(countOf(output.shape) / 4);
-  recorder.dispatch(pipeline, { params: { count4, a, b }, bindings: { input, output } }, [
+  const params = { count4, a, b, row4: row / 4, channels };
+  recorder.dispatch(pipeline, { params, bindings: { input, output } }, [
     ...rowOfWorkgroups(recorder.gpu, Math.ceil(count4 / VEC4S_PER_WORKGROUP)),
   ]);
 }

@@ -2,6 +2,9 @@
 //
 // input, output  [4 · count4]  Element and Output, the last four padded
 //
+// With PADDED they are rows of row4 vec4s of which the first `channels` elements count: what stands
+// behind them becomes 0, whatever f makes of it.
+//
 // Computed in Value: f32 for f32 and f16, else the integer type. A workgroup computes ITEMS · 256
 // vec4s: as few workgroups as keep a GPU busy, since each costs a software adapter 0.1 µs.
 // Where WGSL allows a builtin a large error (§15.7.4: sin and cos 2^-11, atan 4096 ulp, log near 1
@@ -15,9 +18,12 @@ struct Params {
   count4: u32,
   a: f32, // the operation's constants
   b: f32,
+  row4: u32, // with PADDED
+  channels: u32,
 }
 
 override OPERATION: u32 = 0;
+override PADDED: bool = false;
 const ITEMS = 4u;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -237,7 +243,12 @@ fn unary(
   for (var item = 0u; item < ITEMS; item++) {
     let i = first + item * 256u;
     if (i < params.count4) {
-      output[i] = compute(vec4<Value>(input[i]));
+      var value = compute(vec4<Value>(input[i]));
+      if (PADDED) {
+        let channel = 4u * (i % params.row4) + vec4u(0u, 1u, 2u, 3u);
+        value = select(vec4<Output>(), value, channel < vec4u(params.channels));
+      }
+      output[i] = value;
     }
   }
 }

@@ -280,10 +280,10 @@ export class PlanBuilder {
     return new PackedWeight(memory);
   }
 
-  /** A named value row-major in memory that nothing else will use: what a run gives back. */
-  pinned(name: string, type: GpuType): GpuValue {
+  /** A named value, row-major unless said, in memory that nothing else will use: what a run gives back. */
+  pinned(name: string, type: GpuType, layout?: Layout): GpuValue {
     const value = this.inLayout(name);
-    const pinned = this.converted(value, dense(value.shape.length), type);
+    const pinned = this.converted(value, layout ?? dense(value.shape.length), type);
     this.keep(pinned);
     return pinned;
   }

@@ -8,7 +8,7 @@ import { Tensor } from "../../kernels/tensor.ts";
 import { ModelError } from "../errors.ts";
 import type { Graph, ValueInfo } from "./graph.ts";
 import { elementCount, type HostTensor } from "./host_tensor.ts";
-import { channelsLast, dense } from "./layout.ts";
+import { dense, type Layout } from "./layout.ts";
 import { convert } from "./lowering/convert.ts";
 import { lowerings } from "./lowering/lowerings.ts";
 import { readModel } from "./onnx.ts";
@@ -46,10 +46,11 @@ export type Feeds = Readonly<Record<string, HostTensor | Tensor>>;
 
 export interface PlanOptions {
   /**
-   * Inputs that come as kernels of images want them, [N, H, W, C] with C padded to a multiple of
-   * four: `plan.inputs` has the tensors to write into.
+   * Inputs and outputs that lie otherwise than row-major, by name, such as `channelsLast(4)`:
+   * [N, C, H, W] as [N, H, W, C] with C padded to a multiple of four. An input is in the plan's own
+   * type of floats then: `plan.inputs` has the tensors to write into. Outputs are f32.
    */
-  readonly images?: readonly string[];
+  readonly layouts?: Readonly<Record<string, Layout>>;
 }
 
 /** Reads a model. @throws {ModelError} for a file that is broken or that asks for what is not supported. */
@@ -102,11 +103,11 @@ export class Session {
     return this.#planIn(this.#float ?? "f16", shapes, options);
   }
 
-  #planIn(float: FloatType, shapes: Shapes, { images = [] }: PlanOptions): Promise<Plan> {
-    const key = JSON.stringify([float, this.inputs.map(({ name }) => shapes[name]), images]);
+  #planIn(float: FloatType, shapes: Shapes, { layouts = {} }: PlanOptions): Promise<Plan> {
+    const key = JSON.stringify([float, this.inputs.map(({ name }) => shapes[name]), layouts]);
     let plan = this.#plans.get(key);
     if (plan === undefined) {
-      plan = Plan.make(this.gpu, this.graph, this.#weights, float, shapes, new Set(images));
+      plan = Plan.make(this.gpu, this.graph, this.#weights, float, shapes, layouts);
       plan.catch(() => this.#plans.delete(key));
     }
     this.#plans.delete(key); // The one used last is last in the map.
@@ -200,17 +201,16 @@ export class Plan {
     weights: Weights,
     float: FloatType,
     shapes: Shapes,
-    images: ReadonlySet<string>,
+    layouts: Readonly<Record<string, Layout>>,
   ): Promise<Plan> {
     const { steps, values, constants } = specialise(graph, shapes);
     const builder = new PlanBuilder(gpu, float, weights, constants, convert);
     const inputs: [string, GpuValue][] = [];
     for (const { name, type } of graph.inputs) {
       const shape = shapes[name]!;
-      const isImage = images.has(name);
       // As it comes it is f32 or an integer; the first step turns it into what the plan computes in.
-      const own = gpuTypeOf(type, isImage ? float : "f32");
-      const layout = isImage ? channelsLast(shape.length) : dense(shape.length);
+      const own = gpuTypeOf(type, layouts[name] === undefined ? "f32" : float);
+      const layout = layouts[name] ?? dense(shape.length);
       builder.begin(name, "input");
       const value = builder.allocate(own, shape, layout, { own: true, label: name });
       builder.keep(value);
@@ -234,7 +234,7 @@ export class Plan {
       const known = values.get(name)?.known;
       if (known !== undefined) results.set(name, known);
       else if (builder.isOnHost(name)) results.set(name, "host");
-      else results.set(name, builder.pinned(name, gpuTypeOf(type, "f32")));
+      else results.set(name, builder.pinned(name, gpuTypeOf(type, "f32"), layouts[name]));
     }
     const laid = await builder.lay();
     return new Plan(
@@ -249,7 +249,8 @@ export class Plan {
   }
 
   /**
-   * Runs with what is in `inputs`.
+   * Runs with what is in `inputs`: where no node runs on the host all is submitted before this
+   * returns, so that runs may overlap; else the caller waits for each before it writes the next.
    * @param given inputs that the host has as well, for nodes that run there.
    * @returns values that were computed on the host; outputs on the GPU are in `outputs`.
    */
@@ -270,24 +271,33 @@ export class Plan {
    * @throws {ModelError} where a feed is missing or of another shape or type than the plan's.
    */
   run(feeds: Feeds): Promise<Record<string, HostTensor>> {
-    // Where all is on the GPU everything is submitted before the first wait, so that runs overlap;
-    // a step on the host in between would mix them up.
-    const hasHost = this.laid.parts.some(({ on }) => on === "host");
-    const run = hasHost ? this.#last.then(() => this.#run(feeds)) : this.#run(feeds);
-    if (hasHost) this.#last = run.catch(() => {});
+    // A step on the host in between would mix two runs up.
+    if (!this.laid.parts.some(({ on }) => on === "host")) return this.#run(feeds);
+    const run = this.#last.then(() => this.#run(feeds));
+    this.#last = run.catch(() => {});
     return run;
   }
 
   async #run(feeds: Feeds): Promise<Record<string, HostTensor>> {
     for (const { name, type } of this.graph.inputs) this.#feed(name, type, feeds[name]);
-    const onHost = this.laid.parts.some(({ on }) => on === "host")
-      ? await this.start(feeds)
-      : (this.laid.recording.run(), new Map<string, HostTensor>());
+    return await this.read(this.start(feeds));
+  }
+
+  /**
+   * All outputs of a run, on the host.
+   * @param started what `start` gave: reading is queued at once behind what it submitted.
+   */
+  async read(
+    started: ReturnType<Plan["start"]>,
+  ): Promise<Record<string, HostTensor>> {
+    const needsHost = this.laid.parts.some(({ on }) => on === "host");
+    const early = needsHost ? await started : undefined;
     const read = this.graph.outputs.map(async ({ name, type }): Promise<[string, HostTensor]> => {
       const output = this.outputs.get(name)!;
-      if (output === "host") return [name, onHost.get(name)!];
+      if (output === "host") return [name, (early ?? await started).get(name)!];
       if (!("memory" in output)) return [name, output];
-      return [name, fromGpu(await output.tensor.readBytes(), output.type, type, output.shape)];
+      const bytes = await output.tensor.readBytes();
+      return [name, fromGpu(bytes, output.type, type, output.shape)];
     });
     return Object.fromEntries(await Promise.all(read));
   }

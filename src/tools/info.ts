@@ -4,7 +4,7 @@ import { parseArgs } from "node:util";
 import { UnsupportedError } from "../errors.ts";
 import { openSlide } from "../slide/open.ts";
 import type { Level, Slide } from "../slide/slide.ts";
-import { parsing, printable, runTool } from "./tool.ts";
+import { parsing, printable, runTool, table } from "./tool.ts";
 
 const USAGE = "deno task info SLIDE [--json]";
 const HELP = `Shows what a slide is: format, size, scale, levels, associated pictures, properties.
@@ -127,12 +127,6 @@ function inWords(info: SlideInfo): string {
     ),
   ];
   return lines.join("\n");
-}
-
-/** Columns as wide as their widest cell, two spaces between them. */
-function table(rows: readonly (readonly string[])[]): string[] {
-  const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
-  return rows.map((row) => row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd());
 }
 
 /**

@@ -16,22 +16,14 @@ import { broadcastShape } from "../../../kernels/strides.ts";
 import { activationOfNode } from "../fuse.ts";
 import { isFloat, numbersOf } from "../host_tensor.ts";
 import { GpuValue, type Lowering, type PlanBuilder, type ShapedNode } from "../plan.ts";
-import { dense } from "../layout.ts";
+import { dense, hasPadding } from "../layout.ts";
 import { preluSlopeShape } from "../ops/elementwise.ts";
 import { NodeReader } from "../ops/operator.ts";
 import { gpuTypeOf } from "../weights.ts";
 import { broadcastInputs } from "./operands.ts";
 
-/** Of operations with padding's zeros these are not finite. */
-const NOT_FINITE_AT_ZERO: ReadonlySet<string> = new Set([
-  "div",
-  "pow",
-  "mod",
-  "fmod",
-  "log",
-  "reciprocal",
-  "rsqrt",
-]);
+/** Of padding's zeros these make what is not finite. */
+const NOT_FINITE_AT_ZERO: ReadonlySet<BinaryOperation> = new Set(["div", "pow", "mod", "fmod"]);
 
 /** Adds an operation on one value; the result lies as it does. */
 export function unary(
@@ -41,18 +33,18 @@ export function unary(
   constants: { readonly a?: number; readonly b?: number } = {},
 ): boolean {
   const { reader, outputs } = node;
-  let input = builder.input(reader, 0);
-  if (NOT_FINITE_AT_ZERO.has(operation) || operation === "acosh") {
-    input = builder.input(reader, 0, { order: input.layout.order, padded: false });
-  }
+  const input = builder.input(reader, 0);
+  // Padding stays zero: what an operation makes of zeros need not be finite.
+  const padded = hasPadding(input.shape, input.layout);
+  const channels = padded ? input.shape[input.layout.order.at(-1)!]! : undefined;
   const type = gpuTypeOf(outputs[0]!.type, builder.float);
   const output = builder.output(reader, 0, type, input.shape, input.layout);
   builder.step(
     [input],
     [output],
-    compileUnary(builder.gpu, operation, input.type, constants),
+    compileUnary(builder.gpu, operation, input.type, constants, padded),
     (recorder, compiled) =>
-      recordUnary(recorder, compiled, { input: input.tensor, output: output.tensor }),
+      recordUnary(recorder, compiled, { input: input.tensor, output: output.tensor }, channels),
   );
   return true;
 }

@@ -1,6 +1,7 @@
 /** How the GPU computes each operator, by its name; what has no entry here runs on the host. */
 
 import type { Lowering } from "../plan.ts";
+import { attentions } from "./attention.ts";
 import { convolutions } from "./conv.ts";
 import { elementwise } from "./elementwise.ts";
 import { movement } from "./movement.ts";
@@ -13,6 +14,7 @@ import { shape } from "./shape.ts";
 
 export const lowerings: ReadonlyMap<string, Lowering> = new Map(
   [
+    attentions,
     convolutions,
     elementwise,
     movement,

@@ -16,7 +16,7 @@ import { depthToSpace, type Rearrangement, spaceToDepth } from "../../../kernels
 import { numbersOf } from "../host_tensor.ts";
 import { dense, type Layout, physicalAxis, reshaped, transposed } from "../layout.ts";
 import { padding, padValue } from "../ops/movement.ts";
-import type { NodeReader } from "../ops/operator.ts";
+import { NodeReader } from "../ops/operator.ts";
 import { GpuValue, type Lowering, type PlanBuilder } from "../plan.ts";
 import { toGpu } from "../weights.ts";
 
@@ -200,9 +200,31 @@ const pad: Lowering = (builder, { reader, outputs }) => {
 const gather: Lowering = (builder, { reader, outputs }) => {
   const shape = outputs[0]!.shape!;
   if (shape.includes(0) || reader.shape(0).includes(0)) return false;
-  const input = builder.input(reader, 0, dense(reader.shape(0).length));
+  const rank = reader.shape(0).length;
+  const axis = reader.axis(reader.number("axis", 0), rank);
+  const known = reader.inputs[1]!.known;
+  if (known?.data.length === 1) {
+    // One known index is a slice, which leaves the other axes in the order that they have.
+    const index = Number(known.data[0]);
+    const from = index < 0 ? index + reader.shape(0)[axis]! : index;
+    const own = reader.shape(0).map((size, i) => i === axis ? 1 : size);
+    const name = `${reader.node.name}/slice`;
+    const sliced = new NodeReader({ ...reader.node, outputs: [name] }, reader.inputs);
+    cut(
+      builder,
+      sliced,
+      0,
+      own,
+      (layout, physical) => sliceOf(physical, [from], [from + 1], [physicalAxis(layout, axis)]),
+    );
+    const value = builder.inLayout(name);
+    const layout = reshaped(own, value.layout, shape);
+    if (layout !== undefined) builder.alias(reader, 0, value, shape, layout);
+    else builder.alias(reader, 0, builder.inLayout(name, dense(rank)), shape, dense(shape.length));
+    return true;
+  }
+  const input = builder.input(reader, 0, dense(rank));
   const indices = builder.input(reader, 1, dense(reader.shape(1).length));
-  const axis = reader.axis(reader.number("axis", 0), input.shape.length);
   if (indices.type !== "i32") return false;
   const output = builder.output(reader, 0, input.type, shape);
   builder.step(
