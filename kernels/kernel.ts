@@ -76,8 +76,16 @@ export interface Kernel<K extends KernelLiteral = KernelLiteral> {
   ): Promise<Pipeline<K>>;
 }
 
+const declared: KernelLiteral[] = [];
+
+/** What was declared so far, by all modules that were imported: for checks of every kernel. */
+export function declaredKernels(): readonly KernelLiteral[] {
+  return declared;
+}
+
 /** Declares a kernel; nothing is compiled yet. */
 export function defineKernel<const K extends KernelLiteral>(literal: K): Kernel<K> {
+  declared.push(literal);
   const compiled = new WeakMap<Gpu, Map<string, Promise<Pipeline<K>>>>();
   return {
     literal,
@@ -263,7 +271,7 @@ function readInterface(code: string): Interface {
 }
 
 /** @throws {KernelError} naming the first thing that literal and WGSL say differently. */
-function compareInterface(literal: KernelLiteral): void {
+export function compareInterface(literal: KernelLiteral): void {
   const found = readInterface(literal.code);
   const declared: Interface = {
     entries: [literal.name],
@@ -486,16 +494,26 @@ export class Recording implements Recorder {
     this.#steps.push({ pipeline: pipeline as unknown as Pipeline, params, tensors, grid });
   }
 
+  /** Different pipelines among them. */
+  get pipelines(): number {
+    return new Set(this.#steps.map(({ pipeline }) => pipeline)).size;
+  }
+
   /**
    * Submits all dispatches, or those of [from, to) by their numbers.
+   * @param timestampWrites of the pass, for "timestamp-query": what a bench times by.
    * @throws {KernelError} where the device has failed.
    */
-  run(from = 0, to = this.#steps.length): void {
+  run(
+    from = 0,
+    to = this.#steps.length,
+    timestampWrites?: GPUComputePassTimestampWrites,
+  ): void {
     if (from >= to) return;
     const slotBytes = this.gpu.limits.minUniformBufferOffsetAlignment;
     const { groups } = this.#ready ??= this.#prepare(slotBytes);
     const encoder = this.gpu.device.createCommandEncoder({ label: "recording" });
-    const pass = encoder.beginComputePass({ label: "recording" });
+    const pass = encoder.beginComputePass({ label: "recording", timestampWrites });
     const offset = [0];
     for (let i = from; i < to; i++) {
       const { pipeline, grid } = this.#steps[i]!;

@@ -1,5 +1,6 @@
 /**
- * Compiles every `kernels/*.wgsl` with Dawn's own compiler, for which no driver and no GPU is needed.
+ * Compiles every `kernels/*.wgsl` with Dawn's own compiler, for which no driver and no GPU is needed,
+ * after comparing it with the literal that declares it.
  *
  *     deno run -A test/check_wgsl.ts
  *
@@ -7,7 +8,7 @@
  */
 
 import { create } from "webgpu";
-import { withAliases } from "../kernels/kernel.ts";
+import { compareInterface, declaredKernels, withAliases } from "../kernels/kernel.ts";
 
 /** Features that kernels may use; one that the null backend lacks leaves its kernels refused, with the reason. */
 const FEATURES: readonly string[] = [
@@ -26,11 +27,20 @@ const offered = new Set<string>(adapter.features);
 const requiredFeatures = FEATURES.filter((name) => offered.has(name)) as GPUFeatureName[];
 const device = await adapter.requestDevice({ requiredFeatures });
 
-const names = [...Deno.readDirSync(folder)].map((entry) => entry.name)
-  .filter((name) => name.endsWith(".wgsl")).sort();
+const files = [...Deno.readDirSync(folder)].map((entry) => entry.name).sort();
+for (const name of files.filter((name) => name.endsWith(".ts"))) await import(`${folder}${name}`);
+const literals = new Map(declaredKernels().map((literal) => [`${literal.name}.wgsl`, literal]));
+const names = files.filter((name) => name.endsWith(".wgsl"));
 let errors = 0;
 for (const name of names) {
   const code = Deno.readTextFileSync(new URL(name, folder));
+  const literal = literals.get(name);
+  try {
+    if (literal !== undefined) compareInterface(literal);
+  } catch (error) {
+    console.error(`kernels/${name}: error: ${(error as Error).message}`);
+    errors++;
+  }
   // Aliases of f32 may stand for f16, but where they say not: both are compiled, each by itself.
   const aliased = [...code.matchAll(/^alias (\w+) = f32;(?! \/\/ not f16)/gm)].map(([, alias]) =>
     alias!
