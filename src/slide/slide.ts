@@ -179,7 +179,9 @@ export interface Slide {
   /** Tiles that could not be decoded and were filled with background, where the slide was opened so. */
   readonly badTiles: number;
   /**
-   * The undecoded bytes of one tile.
+   * The undecoded bytes of one tile, and all that a decoder must know of them.
+   * @param column counted in the file: in levels that are put together of areas (Leica, Ventana BIF) those
+   *   of its directories are side by side, and only `readRegion` knows where in the level they lie.
    * @throws {RangeError} where there is no such tile; {SlideFormatError} where the file places it
    *   outside itself; {UnsupportedError} where no tile of the level can be decoded; {SourceError}.
    */

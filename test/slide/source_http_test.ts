@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { readdirSync, statSync } from "node:fs";
-import { createServer } from "node:net";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { Secret } from "../../src/secrets.ts";
 import { InterruptedError, SlideFormatError, SourceError } from "../../src/errors.ts";
@@ -330,6 +330,44 @@ Deno.test("HttpSource is content where more is promised than asked for", () =>
     await same(source, 100_000, 50_000);
     assert.equal(server.requests.length, 2);
   }));
+
+Deno.test("HttpSource is not held up by answers that promise more than they bring", async () => {
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    let asked = "";
+    socket.on("error", () => {}).on("data", (data) => {
+      asked += data.toString("latin1");
+      if (!asked.includes("\r\n\r\n")) return;
+      const [, first, last] = /range: bytes=(\d+)-(\d+)/i.exec(asked)!;
+      asked = "";
+      const body = SLIDE.subarray(Number(first), Number(last) + 1);
+      // The connection stays open, and a thousand bytes never come.
+      socket.write(
+        `HTTP/1.1 206 Partial Content\r\ncontent-length: ${body.length + 1000}\r\n` +
+          `content-range: bytes ${first}-${last}/${SLIDE.length}\r\netag: "1"\r\n\r\n`,
+      );
+      socket.write(body);
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  try {
+    const start = performance.now();
+    const source = await HttpSource.open(`http://127.0.0.1:${port}/slide`, {
+      requestsInFlight: 1,
+      retry: { attempts: 1, baseMs: 1, maxMs: 1 },
+    });
+    await same(source, 1_000_000, 100_000);
+    await same(source, 2_000_000, 100_000);
+    await source.close();
+    // A second for each, not the half minute after which a connection counts as stalled.
+    assert.ok(performance.now() - start < 10_000);
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  }
+});
 
 Deno.test("HttpSource does not count tries that brought something", () =>
   scene(async ({ server, open }) => {
