@@ -68,31 +68,51 @@ export function encapsulatedFrames(source: Source, data: Encapsulated): Frames {
   return {
     async read(frame, signal) {
       signal?.throwIfAborted();
-      return await readFrame(source, data, await load(), frame, signal);
+      const place = await (await load()).locate(frame);
+      return await readFrame(source, data, place, frame, signal);
     },
     ...(source.prefetch && {
       announce: (frames, signal) =>
-        void load().then(({ begins, ends }) => {
-          // Where a last frame ends is found when it is read, and too long a frame is refused there.
-          const known = frames.filter((frame) =>
-            ends[frame]! > 0 && ends[frame]! - begins[frame]! <= data.maxFrameBytes
-          );
-          source.prefetch!(
-            known.map((frame) => ({
-              offsetBytes: begins[frame]!,
-              lengthBytes: ends[frame]! - begins[frame]!,
-            })),
-            signal,
-          );
+        void load().then((index) => {
+          const ranges = frames.flatMap((frame): ByteRange[] => {
+            // What is not known yet is found when it is read, and too long a frame is refused there.
+            const place = index.known(frame);
+            if (place === undefined) return [];
+            const lengthBytes = place.end - place.begin;
+            return lengthBytes <= data.maxFrameBytes
+              ? [{ offsetBytes: place.begin, lengthBytes }]
+              : [];
+          });
+          source.prefetch!(ranges, signal);
         }, () => {}), // The read says what is wrong.
     }),
   };
 }
 
-/** `[frames]` each: a frame's first item and the end of its last; an end of 0 is not known yet. */
+/** A frame's first item, and the end of its last. */
+interface Place {
+  readonly begin: number;
+  readonly end: number;
+}
+
 interface FrameIndex {
-  readonly begins: Float64Array;
-  readonly ends: Float64Array;
+  /** Where a frame is, as far as that is known without reading. */
+  known(frame: number): Place | undefined;
+  /** @throws {SlideFormatError} where it is not where it should be; {SourceError}. */
+  locate(frame: number): Promise<Place>;
+}
+
+/** An index from a table: `[frames]` each. An end of 0 is not known before it is looked for. */
+function tableIndex(source: Source, begins: Float64Array, ends: Float64Array): FrameIndex {
+  const known = (frame: number) =>
+    ends[frame]! > 0 ? { begin: begins[frame]!, end: ends[frame]! } : undefined;
+  return {
+    known,
+    async locate(frame) {
+      if (ends[frame] === 0) ends[frame] = await findEnd(source, begins[frame]!);
+      return known(frame)!;
+    },
+  };
 }
 
 /** Bytes of an item's tag and length. */
@@ -114,7 +134,7 @@ async function readIndex(source: Source, data: Encapsulated): Promise<FrameIndex
   }
   return await readExtendedTable(source, data, firstAt) ??
     await readBasicTable(source, data, firstAt, tableBytes) ??
-    await scan(source, data, firstAt);
+    new FragmentScan(source, data, firstAt);
 }
 
 async function readExtendedTable(
@@ -139,7 +159,7 @@ async function readExtendedTable(
     begins[i] = begin;
     ends[i] = end;
   }
-  return { begins, ends };
+  return tableIndex(source, begins, ends);
 }
 
 async function readBasicTable(
@@ -159,54 +179,104 @@ async function readBasicTable(
     if (i > 0) ends[i - 1] = begin;
     begins[i] = begin;
   }
-  return { begins, ends };
+  return tableIndex(source, begins, ends);
 }
 
-/** Looks the fragments up by their heads, in large reads, since heads alone would be as many reads as frames. */
-async function scan(source: Source, data: Encapsulated, firstAt: number): Promise<FrameIndex> {
-  const { frames, startsWith } = data;
-  const seenBytes = ITEM_BYTES + (startsWith?.length ?? 0);
-  const fragments: number[] = [];
+/**
+ * Looks the fragments up by their heads, in large reads, since heads alone would be as many reads as
+ * frames. It goes no further than it must: while every fragment begins as a frame does, each is one,
+ * whatever comes behind, so that the first frames of a file at a URL are there before it is read to
+ * its end. Otherwise all of them are counted first.
+ */
+class FragmentScan implements FrameIndex {
+  readonly #source: Source;
+  readonly #data: Encapsulated;
+  readonly #firstAt: number;
+  readonly #fragments: number[] = [];
   /** Of the fragments, those that begin as a frame does. */
-  const starts: number[] = [];
-  let window = view(new Uint8Array());
-  let windowAt = 0;
-  let at = firstAt;
-  for (;;) {
-    const wanted = Math.min(seenBytes, source.sizeBytes - at);
-    if (at < windowAt || at + wanted > windowAt + window.byteLength) {
-      window = view(await source.read(at, SCAN_BYTES));
-      windowAt = at;
+  readonly #starts: number[] = [];
+  #window = view(new Uint8Array());
+  #windowAt = 0;
+  #at: number;
+  /** The first fragment of each frame, once the end was reached. */
+  #frames: readonly number[] | undefined;
+  #running: Promise<void> = Promise.resolve();
+
+  constructor(source: Source, data: Encapsulated, firstAt: number) {
+    this.#source = source;
+    this.#data = data;
+    this.#at = this.#firstAt = firstAt;
+  }
+
+  known(frame: number): Place | undefined {
+    const { startsWith, frames } = this.#data;
+    const fragments = this.#fragments;
+    if (this.#frames !== undefined) {
+      return { begin: this.#frames[frame]!, end: this.#frames[frame + 1] ?? this.#at };
     }
-    const from = at - windowAt;
+    const isSure = startsWith !== undefined && frames > 1 &&
+      this.#starts.length === fragments.length && frame + 1 < fragments.length;
+    return isSure ? { begin: fragments[frame]!, end: fragments[frame + 1]! } : undefined;
+  }
+
+  async locate(frame: number): Promise<Place> {
+    // One after the other; a failure may be the network's, and is no reason for the next to fail.
+    const run = this.#running.then(async () => {
+      while (this.known(frame) === undefined) await this.#step();
+    });
+    this.#running = run.catch(() => {});
+    await run;
+    return this.known(frame)!;
+  }
+
+  /** Goes on by a fragment, or to the end. */
+  async #step(): Promise<void> {
+    const source = this.#source;
+    const { frames, startsWith } = this.#data;
+    const fragments = this.#fragments;
+    const seenBytes = ITEM_BYTES + (startsWith?.length ?? 0);
+    const at = this.#at;
+    const wanted = Math.min(seenBytes, source.sizeBytes - at);
+    if (at < this.#windowAt || at + wanted > this.#windowAt + this.#window.byteLength) {
+      this.#window = view(await source.read(at, SCAN_BYTES));
+      this.#windowAt = at;
+    }
+    const window = this.#window;
+    const from = at - this.#windowAt;
     // Some writers end the file without a delimiter.
-    if (window.byteLength - from < ITEM_BYTES) break;
-    const tag = readTag(window, from);
-    if (tag === SEQUENCE_END) break;
+    const isEnd = window.byteLength - from < ITEM_BYTES || readTag(window, from) === SEQUENCE_END;
+    if (isEnd) return this.#finish();
     const length = window.getUint32(from + 4, true);
-    if (tag !== ITEM || at + ITEM_BYTES + length > source.sizeBytes) {
+    if (readTag(window, from) !== ITEM || at + ITEM_BYTES + length > source.sizeBytes) {
       throw dicomError(source, `fragment ${fragments.length} of its pixel data is broken`, at);
     }
     if (fragments.length >= Math.min(frames * MAX_FRAGMENTS_PER_FRAME, MAX_FRAGMENTS)) {
       throw dicomError(source, `its ${frames} frames are in too many fragments`, at);
     }
-    if (startsFrame(window, from + ITEM_BYTES, startsWith)) starts.push(fragments.length);
+    if (startsFrame(window, from + ITEM_BYTES, startsWith)) this.#starts.push(fragments.length);
     fragments.push(at);
-    at += ITEM_BYTES + length;
+    this.#at = at + ITEM_BYTES + length;
   }
-  const firsts = fragments.length === frames
-    ? fragments
-    : frames === 1 && fragments.length > 0
-    ? [fragments[0]!]
-    : starts.map((i) => fragments[i]!);
-  if (firsts.length !== frames || firsts[0] !== fragments[0]) {
-    throw dicomError(
-      source,
-      `it has ${frames} frames and ${fragments.length} fragments, of which ${starts.length} begin one`,
-      firstAt,
-    );
+
+  #finish(): void {
+    const { frames } = this.#data;
+    const fragments = this.#fragments;
+    const firsts = fragments.length === frames
+      ? fragments
+      : frames === 1 && fragments.length > 0
+      ? [fragments[0]!]
+      : this.#starts.map((i) => fragments[i]!);
+    if (firsts.length !== frames || firsts[0] !== fragments[0]) {
+      throw dicomError(
+        this.#source,
+        `it has ${frames} frames and ${fragments.length} fragments, ` +
+          `of which ${this.#starts.length} begin one`,
+        this.#firstAt,
+      );
+    }
+    this.#frames = firsts;
+    this.#window = view(new Uint8Array());
   }
-  return { begins: Float64Array.from(firsts), ends: Float64Array.from([...firsts.slice(1), at]) };
 }
 
 function startsFrame(window: DataView, at: number, start: readonly number[] | undefined): boolean {
@@ -217,13 +287,11 @@ function startsFrame(window: DataView, at: number, start: readonly number[] | un
 async function readFrame(
   source: Source,
   data: Encapsulated,
-  { begins, ends }: FrameIndex,
+  { begin, end }: Place,
   frame: number,
   signal: AbortSignal | undefined,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const begin = begins[frame]!;
-  if (ends[frame] === 0) ends[frame] = await findEnd(source, begin);
-  const bytes = ends[frame]! - begin;
+  const bytes = end - begin;
   if (bytes > data.maxFrameBytes) {
     throw dicomError(source, `frame ${frame} has ${bytes} bytes, too many for its pixels`, begin);
   }
@@ -234,12 +302,12 @@ async function readFrame(
   for (let at = 0; at < items.length;) {
     const cut = at + ITEM_BYTES > items.length;
     if (!cut && fragments.length > 0 && readTag(window, at) === SEQUENCE_END) break;
-    const end = cut ? Infinity : at + ITEM_BYTES + window.getUint32(at + 4, true);
-    if (end > items.length || readTag(window, at) !== ITEM) {
+    const next = cut ? Infinity : at + ITEM_BYTES + window.getUint32(at + 4, true);
+    if (next > items.length || readTag(window, at) !== ITEM) {
       throw dicomError(source, `frame ${frame} is not where it should be`, begin + at);
     }
-    fragments.push(items.subarray(at + ITEM_BYTES, end));
-    at = end;
+    fragments.push(items.subarray(at + ITEM_BYTES, next));
+    at = next;
   }
   return fragments.length === 1 ? fragments[0]! : join(fragments);
 }

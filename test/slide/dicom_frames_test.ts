@@ -81,6 +81,42 @@ Deno.test("Frames.read() tells frames apart by how their first fragments begin",
   await assert.rejects(read(3, 0, [0xff, 0xd8]), /3 frames and 5 fragments, of which 2 begin one/);
 });
 
+Deno.test("Frames.read() looks no further for a frame than it must", async () => {
+  const frame = (value: number) => {
+    const bytes = new Uint8Array(300_000).fill(value);
+    bytes.set([0xff, 0xd8]);
+    return bytes;
+  };
+  const whole = (frames: readonly Uint8Array[]) => {
+    const parts = frames.flatMap((frame) => [bytes(ITEM, u32(frame.length)), frame]);
+    const all = [bytes(item([])), ...parts, bytes(SEQUENCE_END)];
+    return new Uint8Array(Buffer.concat(all));
+  };
+  const values = Array.from({ length: 20 }, (_, i) => i);
+  const data = { ...DATA, frames: 20, maxFrameBytes: 1e6 };
+  const source = new RecordingSource(whole(values.map(frame)));
+  const frames = encapsulatedFrames(source, data);
+  const check = async (i: number) => assert.deepEqual(await frames.read(i), frame(i));
+  await check(2);
+  // The table's head, a look over the first megabyte, and the frame.
+  assert.equal(source.reads.length, 3);
+  await Promise.all([check(1), check(19), check(0), check(7)]);
+  await check(18);
+
+  // With a fragment in the middle that begins none, all are counted before one is believed.
+  const cut = values.map(frame);
+  cut[10] = cut[10]!.fill(10);
+  const unsure = encapsulatedFrames(new RecordingSource(whole(cut)), { ...data, frames: 19 });
+  assert.deepEqual(await unsure.read(0), frame(0));
+  assert.equal((await unsure.read(9)).length, 600_000);
+  assert.deepEqual(await unsure.read(10), frame(11));
+  // As many fragments as frames: each is one, however it begins.
+  const sure = encapsulatedFrames(new RecordingSource(whole(cut)), data);
+  assert.deepEqual(await sure.read(10), cut[10]);
+  const wrong = encapsulatedFrames(new RecordingSource(whole(cut)), { ...data, frames: 15 });
+  await assert.rejects(wrong.read(12), /15 frames and 20 fragments, of which 19 begin one/);
+});
+
 Deno.test("Frames.read() reads tables or fragments once, for all that wait", async () => {
   const source = new RecordingSource(
     bytes(item(u32(0, 10)), item([1, 2]), item([3, 4]), SEQUENCE_END),

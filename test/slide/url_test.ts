@@ -202,7 +202,7 @@ async function jpegs(): Promise<Uint8Array[]> {
   return await Promise.all(noise().map((tile) => jpeg(tile, TILE_PX, TILE_PX)));
 }
 
-async function dicom(table: "basic" | "extended"): Promise<Uint8Array> {
+async function dicom(table: "none" | "basic" | "extended"): Promise<Uint8Array> {
   const frames = (await jpegs()).map((frame) => [frame]);
   return buildDicom({ ...TILED, transferSyntaxUid: JPEG, photometric: "YBR_FULL", frames, table })
     .bytes;
@@ -290,3 +290,29 @@ for (const [what, make] of Object.entries(FORMATS)) {
     await local.close();
   });
 }
+
+Deno.test("Slide.readRegion() of a DICOM file without a table at a URL begins before all of it is read", async () => {
+  const frames = Array.from(
+    { length: 80 },
+    (_, i) => [Uint8Array.from([0xff, 0xd8, 0xff, ...bytes(200_000, i)])],
+  );
+  const file = buildDicom({
+    widthPx: 8 * 512,
+    heightPx: 10 * 512,
+    tilePx: [512, 512],
+    transferSyntaxUid: JPEG,
+    photometric: "YBR_FULL",
+    frames,
+    table: "none",
+  }).bytes;
+  await served(new MemorySource(file, "a"), async ({ remote, fetched }) => {
+    fetched();
+    // In their order, as a slide is gone through: what is looked over is what is read next.
+    for (const i of [0, 1, 2, 8, 9]) {
+      const { data } = await remote.rawTile(0, i % 8, Math.floor(i / 8));
+      assert.deepEqual(data.subarray(0, 200_003), frames[i]![0]);
+    }
+    const { bytes } = fetched();
+    assert(bytes < 4e6, `${bytes} of ${file.length}`);
+  });
+});
