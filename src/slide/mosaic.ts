@@ -159,7 +159,12 @@ export class Mosaic implements TileGrid {
           const cellColumn = area.firstColumn + column, cellRow = area.firstRow + row;
           const x = cut(cellColumn, cellsPerTile, this.tileWidthPx, directory.widthPx);
           const y = cut(cellRow, cellsPerTile, this.tileHeightPx, directory.heightPx);
-          if (x.sizePx <= 0 || y.sizePx <= 0) continue;
+          const cellXPx = areaXPx + column * area.advanceXPx;
+          const cellYPx = areaYPx + row * area.advanceYPx;
+          // By the cell's own size: what it has of a last pixel shows nothing by itself.
+          const isSeen = x.sizePx > 0 && y.sizePx > 0 && cellXPx + cellWidthPx > xPx &&
+            cellYPx + cellHeightPx > yPx && cellXPx < xPx + widthPx && cellYPx < yPx + heightPx;
+          if (!isSeen) continue;
           placements.push({
             cellColumn,
             cellRow,
@@ -171,8 +176,8 @@ export class Mosaic implements TileGrid {
             tileEndYPx: y.endPx,
             widthPx: x.sizePx,
             heightPx: y.sizePx,
-            xPx: areaXPx + column * area.advanceXPx,
-            yPx: areaYPx + row * area.advanceYPx,
+            xPx: cellXPx,
+            yPx: cellYPx,
           });
         }
       }

@@ -183,7 +183,7 @@ const BROKEN: Record<
       return { INPUT: join(folder, "slide.svs") };
     },
     3,
-    /^error: Cannot open ".*slide\.svs": it is no/,
+    /^error: Cannot open ".*slide\.svs": it is HTML, such as a server's error$/,
   ],
   "an INPUT that is empty": [
     (folder) => {
