@@ -2,24 +2,25 @@
 
 import { inflateSync, zstdDecompressSync } from "node:zlib";
 import { CodecError, UnsupportedError } from "../errors.ts";
-import { CodecPool } from "./codec_pool.ts";
+import { CodecPool, TILES_PER_THREAD } from "./codec_pool.ts";
 import { decodePackBits, decodeRle } from "./packbits.ts";
 import { interleave, invert, sampleBytes, toRgb } from "./samples.ts";
 import type { Compression, RawTile } from "./slide.ts";
 import { wrapInTiff } from "./tiff_wrap.ts";
 import { decodeJpeg, hasTurboJpeg } from "./turbojpeg.ts";
 
+/** Decoded by threads of CodecPool. */
+const POOLED: ReadonlySet<Compression> = new Set(["jpeg2000", "htj2k", "jpeg-ls"]);
+
 /** Decodes up to `threads` tiles at a time on threads; with 0, one after the other on the calling one. */
 export class TileDecoder {
   readonly #threads: number;
-  readonly #places: number;
   readonly #waiting: (() => void)[] = [];
   readonly #pool: CodecPool;
   #busy = 0;
 
   constructor(threads: number) {
     this.#threads = threads;
-    this.#places = Math.max(1, threads);
     this.#pool = new CodecPool(threads);
   }
 
@@ -30,7 +31,9 @@ export class TileDecoder {
    *   JPEG that are not read; the signal's reason where it is aborted before decoding began.
    */
   async decode(tile: RawTile, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
-    while (this.#busy >= this.#places) {
+    const perThread = POOLED.has(tile.compression) ? TILES_PER_THREAD : 1;
+    const places = Math.max(1, this.#threads * perThread);
+    while (this.#busy >= places) {
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
     this.#busy++;
@@ -54,18 +57,12 @@ export class TileDecoder {
   }
 
   async #decode(tile: RawTile, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
-    switch (tile.compression) {
-      case "jpeg":
-        return tile.planeBytes === undefined
-          ? await this.#decodeJpeg(tile)
-          : await this.#decodeJpegPlanes(tile, tile.planeBytes);
-      case "jpeg2000":
-      case "htj2k":
-      case "jpeg-ls":
-        return await this.#pool.decode(tile, signal);
-      default:
-        return toRgb(await decompress(tile), tile);
-    }
+    const { compression, planeBytes } = tile;
+    if (POOLED.has(compression)) return await this.#pool.decode(tile, signal);
+    if (compression !== "jpeg") return toRgb(await decompress(tile), tile);
+    return planeBytes === undefined
+      ? await this.#decodeJpeg(tile)
+      : await this.#decodeJpegPlanes(tile, planeBytes);
   }
 
   /** Each plane is a picture in grey. */

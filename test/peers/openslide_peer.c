@@ -11,7 +11,7 @@
  *       picture NAME                 w*h*3 bytes of RGB over white
  *       icc                          "N", then the N bytes of the profile; 0 before OpenSlide 4
  *     Before region's and picture's bytes comes a line "ok" or "error MESSAGE".
- *   openslide_peer tiles FILE LEVEL TILE THREADS     reads a level tile by tile, in order
+ *   openslide_peer tiles FILE LEVEL TILE THREADS N   reads N tiles of a level at most, in order
  *   openslide_peer regions FILE LEVEL SIDE COUNT     reads seeded random squares
  *   openslide_peer open FILE COUNT                   opens and closes
  *     Each prints seconds and how many.
@@ -177,13 +177,14 @@ static void *read_tiles(void *arg) {
   return NULL;
 }
 
-static int tiles(const char *file, int level, int tile, int threads) {
+static int tiles(const char *file, int level, int tile, int threads, int64_t most) {
   int64_t w, h;
   struct job job = { .slide = open_or_die(file), .level = level, .tile = tile };
   openslide_get_level_dimensions(job.slide, level, &w, &h);
   job.downsample = openslide_get_level_downsample(job.slide, level);
   job.columns = (w + tile - 1) / tile;
   job.count = job.columns * ((h + tile - 1) / tile);
+  if (job.count > most) job.count = most;
   pthread_mutex_init(&job.lock, NULL);
   pthread_t *ids = malloc(threads * sizeof *ids);
   double start = now();
@@ -220,8 +221,8 @@ static int regions(const char *file, int level, int side, int count) {
 
 int main(int argc, char **argv) {
   if (argc == 3 && strcmp(argv[1], "serve") == 0) return serve(argv[2]);
-  if (argc == 6 && strcmp(argv[1], "tiles") == 0)
-    return tiles(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
+  if (argc == 7 && strcmp(argv[1], "tiles") == 0)
+    return tiles(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]), atoll(argv[6]));
   if (argc == 6 && strcmp(argv[1], "regions") == 0)
     return regions(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
   if (argc == 4 && strcmp(argv[1], "open") == 0) {

@@ -4,19 +4,24 @@ import { CodecPool } from "../../src/slide/codec_pool.ts";
 import { TileDecoder } from "../../src/slide/codec.ts";
 import type { RawTile } from "../../src/slide/slide.ts";
 import { bytes as randomBytes } from "../reference/random.ts";
-import { encodeJpeg2000 } from "./wasm_encoders.ts";
+import { encodeJpeg2000, encodeJpegLs } from "./wasm_encoders.ts";
 
 const SIDE = 40;
 
-async function tile(seed: number): Promise<{ tile: RawTile; rgb: Uint8Array }> {
-  const rgb = randomBytes(SIDE * SIDE * 3, seed);
+async function tile(
+  seed: number,
+  side = SIDE,
+  compression: "jpeg2000" | "jpeg-ls" = "jpeg2000",
+): Promise<{ tile: RawTile; rgb: Uint8Array }> {
+  const rgb = randomBytes(side * side * 3, seed);
+  const encode = compression === "jpeg2000" ? encodeJpeg2000 : encodeJpegLs(2);
   return {
     rgb,
     tile: {
-      data: await encodeJpeg2000(rgb, SIDE, SIDE, 3, 8),
-      compression: "jpeg2000",
-      widthPx: SIDE,
-      heightPx: SIDE,
+      data: await encode(rgb, side, side, 3, 8),
+      compression,
+      widthPx: side,
+      heightPx: side,
       samplesPerPixel: 3,
       bitsPerSample: 8,
       photometric: "rgb",
@@ -29,7 +34,7 @@ async function tile(seed: number): Promise<{ tile: RawTile; rgb: Uint8Array }> {
 }
 
 Deno.test("CodecPool.decode() gives each of many tiles its own pixels, on threads and on none", async () => {
-  const tiles = await Promise.all([1, 2, 3, 4, 5, 6, 7].map(tile));
+  const tiles = await Promise.all([1, 2, 3, 4, 5, 6, 7].map((seed) => tile(seed)));
   for (const threads of [0, 1, 2]) {
     const pool = new CodecPool(threads);
     const decoded = await Promise.all(tiles.map(({ tile }) => pool.decode(tile)));
@@ -55,6 +60,42 @@ Deno.test("CodecPool.decode() says what is wrong as if there were no threads, an
     });
   }
   assert.deepEqual(await pool.decode(good), rgb);
+  pool.close();
+});
+
+Deno.test("CodecPool.decode() keeps tiles of several libraries and broken ones apart", async () => {
+  // The first waits for its library while those behind it are there, or broken at once.
+  const tiles = await Promise.all([tile(1), tile(2, SIDE, "jpeg-ls"), tile(3), tile(4, 50)]);
+  const broken = { ...tiles[0]!.tile, data: new Uint8Array(9) };
+  const unclonable = { ...broken, palette: (() => {}) as unknown as Uint8Array };
+  for (const threads of [1, 2]) {
+    const pool = new CodecPool(threads);
+    const asked = [0, 4, 1, 4, 5, 2, 3, 4, 1, 0].map((i) => tiles[i] ?? i);
+    const decoded = await Promise.allSettled(
+      asked.map((of) =>
+        pool.decode(typeof of === "number" ? of === 4 ? broken : unclonable : of.tile)
+      ),
+    );
+    for (const [i, of] of asked.entries()) {
+      const result = decoded[i]!;
+      if (typeof of === "number") assert.equal(result.status, "rejected");
+      else assert.deepEqual(result.status === "fulfilled" && result.value, of.rgb, `${i}`);
+    }
+    pool.close();
+  }
+});
+
+Deno.test("CodecPool.decode() gives up a tile that takes too long, and decodes those behind it", async () => {
+  const slow = await tile(5, 1500), quick = await tile(6);
+  const pool = new CodecPool(1, 400);
+  assert.deepEqual(await pool.decode(quick.tile), quick.rgb); // The library is loaded.
+  const [first, second, third] = await Promise.allSettled(
+    [slow, quick, quick].map(({ tile }) => pool.decode(tile)),
+  );
+  assert.equal(first!.status === "rejected" && first!.reason.message, "it took more than 400 ms");
+  for (const result of [second!, third!]) {
+    assert.deepEqual(result.status === "fulfilled" && result.value, quick.rgb);
+  }
   pool.close();
 });
 

@@ -1,4 +1,4 @@
-/** Lossless codestreams for tests, by the encoders that Cornerstone's packages hold beside the decoders. */
+/** Codestreams for tests, by the encoders that Cornerstone's packages hold beside the decoders. */
 
 import CharLs from "@cornerstonejs/codec-charls/encoder";
 import OpenJpeg from "@cornerstonejs/codec-openjpeg/encoder";
@@ -25,7 +25,11 @@ export type Encode = (
   bits: number,
 ) => Promise<Uint8Array<ArrayBuffer>>;
 
-function encoder(load: unknown, name: string, interleaveMode?: number): Encode {
+function encoder(
+  load: unknown,
+  name: string,
+  { interleaveMode, lossless = true }: { interleaveMode?: number; lossless?: boolean } = {},
+): Encode {
   return async (values, width, height, componentCount, bitsPerSample) => {
     const exports = await (load as Load)({ print() {}, printErr() {} });
     const encoder = new exports[name]!();
@@ -42,7 +46,7 @@ function encoder(load: unknown, name: string, interleaveMode?: number): Encode {
       if (bitsPerSample > 8) view.setUint16(2 * i, values[i]!, true);
       else view.setUint8(i, values[i]!);
     }
-    encoder.setQuality?.(true, 0);
+    encoder.setQuality?.(lossless, 0);
     encoder.setDecompositions?.(3);
     if (interleaveMode !== undefined) encoder.setInterleaveMode?.(interleaveMode);
     encoder.encode();
@@ -53,6 +57,9 @@ function encoder(load: unknown, name: string, interleaveMode?: number): Encode {
 }
 
 export const encodeJpeg2000 = encoder(OpenJpeg, "J2KEncoder");
+/** The irreversible transform, of which the encoder keeps nearly all. */
+export const encodeLossyJpeg2000 = encoder(OpenJpeg, "J2KEncoder", { lossless: false });
 export const encodeHtj2k = encoder(OpenJph, "HTJ2KEncoder");
 /** @param mode 0: a scan for each component, whose values come one after the other; 1: lines, 2: samples. */
-export const encodeJpegLs = (mode: 0 | 1 | 2): Encode => encoder(CharLs, "JpegLSEncoder", mode);
+export const encodeJpegLs = (mode: 0 | 1 | 2): Encode =>
+  encoder(CharLs, "JpegLSEncoder", { interleaveMode: mode });
