@@ -268,7 +268,8 @@ function addBias(graph: Rewriter, node: Node): boolean {
     ) continue;
     const constant = graph.constant(node.inputs[other]);
     const b = graph.constants.get(product.inputs[1]!);
-    const columns = b?.shape.at(product.attributes.get("transB") === 1 ? -2 : -1);
+    if (b === undefined || b.shape.length < 2) continue; // A vector has no columns.
+    const columns = b.shape.at(product.attributes.get("transB") === 1 ? -2 : -1);
     if (constant === undefined || constant.shape.length !== 1 || constant.shape[0] !== columns) {
       continue;
     }
@@ -373,7 +374,7 @@ function fuseActivation(graph: Rewriter, node: Node): boolean {
   if (activation === undefined) return false;
   const before = graph.producer(node.inputs[0]!);
   if (
-    before === undefined || before.attributes.has("activation") ||
+    before === undefined || before.attributes.has("activation") || before.outputs.length > 1 ||
     !(FUSABLE.has(keyOf(before)) || CONVOLUTIONS.has(keyOf(before)) ||
       keyOf(before) === "BatchNormalization") ||
     graph.onlyReader(node.inputs[0]!) !== node

@@ -11,22 +11,27 @@ export interface Product {
   readonly inside: readonly Node[];
 }
 
+/** Products within products that are taken apart: no exporter writes more, and a chain may be endless. */
+const DEEPEST = 6;
+
 /**
  * Takes the products and quotients by constants that make `name` apart; nodes that others read too
  * are factors as they are.
  * @param root the node that makes `name` where it is to be taken apart whoever reads it.
  */
-export function productOf(graph: Rewriter, name: string, root?: Node): Product {
+export function productOf(graph: Rewriter, name: string, root?: Node, depth = 0): Product {
   const scalar = graph.scalar(name);
   if (scalar !== undefined) return { coefficient: scalar, factors: [], inside: [] };
   const node = root ?? graph.producer(name);
   const single: Product = { coefficient: 1, factors: [name], inside: [] };
-  if (node === undefined || (root === undefined && graph.onlyReader(name) === undefined)) {
-    return single;
-  }
+  if (node === undefined || depth > DEEPEST) return single;
+  if (root === undefined && graph.onlyReader(name) === undefined) return single;
   if (node.domain !== "") return single;
   if (node.op === "Mul") {
-    const [a, b] = [productOf(graph, node.inputs[0]!), productOf(graph, node.inputs[1]!)];
+    const [a, b] = node.inputs.map((input) => productOf(graph, input, undefined, depth + 1)) as [
+      Product,
+      Product,
+    ];
     return {
       coefficient: a.coefficient * b.coefficient,
       factors: [...a.factors, ...b.factors],
@@ -36,7 +41,7 @@ export function productOf(graph: Rewriter, name: string, root?: Node): Product {
   if (node.op === "Div") {
     const divisor = graph.scalar(node.inputs[1]);
     if (divisor === undefined) return single;
-    const a = productOf(graph, node.inputs[0]!);
+    const a = productOf(graph, node.inputs[0]!, undefined, depth + 1);
     return {
       coefficient: a.coefficient / divisor,
       factors: a.factors,

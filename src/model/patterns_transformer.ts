@@ -160,9 +160,8 @@ export const attention: Rule = (graph, node) => {
   if (node.domain !== "" || node.op !== "MatMul") return false;
   const softmax = inner(graph, node.inputs[0], "Softmax");
   if (softmax === undefined) return false;
-  const axis = softmax.attributes.get("axis") ?? (softmax.opset >= 13 ? -1 : 1);
-  if (axis !== -1 && axis !== 3) return false;
-  if (axis === 3 && softmax.opset < 13) return false; // There the axis flattens what follows it.
+  // The last axis by its number is not known here: how many axes there are only a plan knows.
+  if ((softmax.attributes.get("axis") ?? (softmax.opset >= 13 ? -1 : 1)) !== -1) return false;
   const inside: Node[] = [node, softmax];
   let scores = softmax.inputs[0]!;
   let mask = "";

@@ -8,6 +8,7 @@
  */
 
 import type { Gpu } from "../../kernels/device.ts";
+import { KernelError } from "../../kernels/errors.ts";
 import { type Recorder, Recording } from "../../kernels/kernel.ts";
 import { bytesOf, Tensor } from "../../kernels/tensor.ts";
 import { ModelError } from "../errors.ts";
@@ -24,6 +25,32 @@ import {
   toGpu,
   type Weights,
 } from "./weights.ts";
+
+/** A node that cannot be computed as it was to be: by its step, where it is one of the graph's. */
+export class StepError extends Error {
+  override name = "StepError";
+
+  constructor(
+    readonly step: Step | undefined,
+    readonly node: string,
+    readonly operator: string,
+    override readonly cause: unknown,
+  ) {
+    super(cause instanceof Error ? cause.message : String(cause), { cause });
+  }
+
+  /** What a caller is told: the node's fault, unless the device's. */
+  as(): Error {
+    const { node, operator, cause, message } = this;
+    if (cause instanceof ModelError) return cause;
+    if (cause instanceof KernelError && cause.kernel === "device") return cause;
+    return new ModelError(
+      `Cannot use node "${node}" (${operator}): ${message}`,
+      { node, operator },
+      { cause },
+    );
+  }
+}
 
 /** Memory that a plan decides about: where it lives is known once all steps are. */
 class Memory {
@@ -98,7 +125,7 @@ export interface HostStep {
       readonly type: DataType;
     }
     | { readonly from: "host"; readonly name: string }
-    | { readonly from: "known"; readonly tensor: HostTensor }
+    | { readonly from: "known"; readonly constant: Constant }
     | undefined
   )[];
   readonly operator: Operator;
@@ -129,6 +156,18 @@ export interface Laid {
   readonly owned: readonly { destroy(): void }[];
 }
 
+/** Whose a step is. */
+interface Owner {
+  readonly name: string;
+  readonly operator: string;
+  readonly step: Step | undefined;
+}
+
+/** @throws {StepError} always: what its owner could not do. */
+function failed({ name, operator, step }: Owner, cause: unknown): never {
+  throw new StepError(step, name, operator, cause);
+}
+
 function isOwned(value: unknown): value is { destroy(): void } {
   return typeof value === "object" && value !== null && "destroy" in value;
 }
@@ -147,11 +186,11 @@ export class PlanBuilder {
   readonly #kept: Memory[] = [];
   readonly #owned: { destroy(): void }[] = [];
   readonly #steps: (GpuStep | HostStep)[] = [];
-  readonly #owners: { name: string; operator: string }[] = [];
+  readonly #owners: Owner[] = [];
   /** Values by name, in every layout that somebody asked for; the first is as it was computed. */
   readonly #values = new Map<string, GpuValue[]>();
   readonly #onHost = new Map<string, HostStep>();
-  #current = { name: "", operator: "" };
+  #current: Owner = { name: "", operator: "", step: undefined };
 
   constructor(
     readonly gpu: Gpu,
@@ -167,8 +206,8 @@ export class PlanBuilder {
   ) {}
 
   /** Names the node whose steps come next. */
-  begin(name: string, operator: string): void {
-    this.#current = { name, operator };
+  begin(name: string, operator: string, step?: Step): void {
+    this.#current = { name, operator, step };
   }
 
   /** New memory for a value. */
@@ -273,10 +312,13 @@ export class PlanBuilder {
     pack: (tensor: HostTensor) => Packed | Promise<Packed>,
   ): PackedWeight {
     const memory = new Memory(0, true);
-    this.#pending.push(
-      this.weights.get(this.gpu, `${name} (${form})`, constant, pack)
-        .then((tensor) => memory.tensor = tensor),
+    const owner = this.#current;
+    const made = this.weights.get(this.gpu, `${name} (${form})`, constant, pack).then(
+      (tensor) => memory.tensor = tensor,
+      (cause) => failed(owner, cause),
     );
+    made.catch(() => {}); // Awaited when the plan is laid out.
+    this.#pending.push(made);
     return new PackedWeight(memory);
   }
 
@@ -332,7 +374,8 @@ export class PlanBuilder {
     const inputs = reader.node.inputs.map((name, i): HostStep["inputs"][number] => {
       const input = reader.inputs[i];
       if (name === "" || input === undefined) return undefined;
-      if (input.known !== undefined) return { from: "known", tensor: input.known };
+      const constant = this.constant(reader, i);
+      if (constant !== undefined) return { from: "known", constant };
       if (this.#onHost.has(name)) return { from: "host", name };
       // What the host reads is f32 or an integer, row-major, in memory of its own.
       const value = this.inLayout(name);
@@ -375,15 +418,36 @@ export class PlanBuilder {
 
   /**
    * Waits for all kernels, gives every value its memory and records.
-   * @throws {KernelError} where a kernel does not compile or memory runs out.
+   * @throws {StepError} where a node's kernel cannot be compiled or recorded.
+   * @throws {ModelError} where a weight's file is missing or too short.
+   * @throws {KernelError} where memory runs out.
    */
   async lay(): Promise<Laid> {
-    await Promise.all([
-      ...this.#pending,
-      ...this.#steps.map((step) => "record" in step ? step.ready : undefined),
-    ]);
-    const buffers = this.#assign();
-    const recording = new Recording(this.gpu);
+    const made: { destroy(): void }[] = [];
+    try {
+      await Promise.all([
+        ...this.#pending,
+        ...this.#steps.map((step, i) =>
+          "record" in step
+            ? step.ready.catch((cause) => failed(this.#owners[i]!, cause))
+            : undefined
+        ),
+      ]);
+      const buffers = this.#assign();
+      made.push(...buffers);
+      const recording = new Recording(this.gpu);
+      const { parts, spans } = this.#record(recording);
+      const valueBytes = buffers.reduce((sum, { buffer }) => sum + buffer.size, 0);
+      const owned = [recording, ...buffers, ...this.#owned];
+      return { recording, parts, spans, valueBytes, owned };
+    } catch (error) {
+      // Kernels that are still compiling have no tables yet; what is here goes.
+      for (const one of [...made, ...this.#owned]) one.destroy();
+      throw error;
+    }
+  }
+
+  #record(recording: Recording): Pick<Laid, "parts" | "spans"> {
     const parts: Part[] = [];
     const spans: { node: string; operator: string; from: number; to: number }[] = [];
     let from = 0;
@@ -398,16 +462,18 @@ export class PlanBuilder {
         continue;
       }
       const begin = recording.length;
-      step.record(recording);
+      try {
+        step.record(recording);
+      } catch (cause) {
+        failed(this.#owners[i]!, cause);
+      }
       const { name: node, operator } = this.#owners[i]!;
       const last = spans.at(-1);
       if (last?.node === node && last.to === begin) last.to = recording.length;
       else spans.push({ node, operator, from: begin, to: recording.length });
     }
     endPart();
-    const valueBytes = buffers.reduce((sum, { buffer }) => sum + buffer.size, 0);
-    const owned = [recording, ...buffers, ...this.#owned];
-    return { recording, parts, spans, valueBytes, owned };
+    return { parts, spans };
   }
 
   /** Gives memory to values: each takes the smallest free buffer that is large enough. */

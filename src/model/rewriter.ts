@@ -1,7 +1,7 @@
 /** A graph while it is rewritten: who makes a value, who reads it, and what replaces what. */
 
 import type { Constant, Graph, Node } from "./graph.ts";
-import { isExternal } from "./graph.ts";
+import { isExternal, reads } from "./graph.ts";
 import type { AttributeValue } from "./graph.ts";
 import { elementCount, type HostTensor, numbersOf } from "./host_tensor.ts";
 
@@ -11,22 +11,21 @@ export class Rewriter {
   readonly #nodes: Set<Node>;
   readonly #producers = new Map<string, Node>();
   readonly #readers = new Map<string, Set<Node>>();
-  readonly #outputs: Map<string, string>;
+  readonly #outputs: ReadonlySet<string>;
   #made = 0;
 
   constructor(graph: Graph) {
     this.graph = graph;
     this.constants = new Map(graph.constants);
     this.#nodes = new Set();
-    this.#outputs = new Map(graph.outputs.map(({ name }) => [name, name]));
+    this.#outputs = new Set(graph.outputs.map(({ name }) => name));
     for (const node of graph.nodes) this.#link(node);
   }
 
   #link(node: Node): void {
     this.#nodes.add(node);
     for (const name of node.outputs) if (name !== "") this.#producers.set(name, node);
-    for (const name of node.inputs) {
-      if (name === "") continue;
+    for (const name of reads(node)) {
       let readers = this.#readers.get(name);
       if (readers === undefined) this.#readers.set(name, readers = new Set());
       readers.add(node);
@@ -38,7 +37,7 @@ export class Rewriter {
     for (const name of node.outputs) {
       if (this.#producers.get(name) === node) this.#producers.delete(name);
     }
-    for (const name of node.inputs) this.#readers.get(name)?.delete(node);
+    for (const name of reads(node)) this.#readers.get(name)?.delete(node);
   }
 
   /** All nodes, as they are now: rewriting while going through them is allowed. */
@@ -62,7 +61,10 @@ export class Rewriter {
     return this.#outputs.has(name);
   }
 
-  /** The node that alone reads a value which is no output of the graph; undefined where there are others. */
+  /**
+   * The node that alone reads a value which is no output of the graph; undefined where there are
+   * others, or where a graph within the node does.
+   */
   onlyReader(name: string): Node | undefined {
     const readers = this.#readers.get(name);
     if (readers === undefined || readers.size !== 1 || this.#outputs.has(name)) return undefined;
@@ -97,22 +99,6 @@ export class Rewriter {
     this.#link(node);
   }
 
-  remove(node: Node): void {
-    this.#unlink(node);
-  }
-
-  /** Lets all who read `name` read `other` instead; a graph's output keeps its name by an Identity. */
-  readInstead(name: string, other: string): void {
-    for (const reader of this.readers(name)) {
-      const changed = {
-        ...reader,
-        inputs: reader.inputs.map((input) => input === name ? other : input),
-      };
-      this.#unlink(reader);
-      this.#link(changed);
-    }
-  }
-
   /** A node like another with some things changed. */
   static like(
     node: Node,
@@ -134,21 +120,21 @@ export class Rewriter {
     const done = new Set<Node>();
     const constants = new Map<string, Constant>();
     // Depth first from the outputs, by a list instead of recursion: graphs are thousands of nodes deep.
-    const stack: { node: Node; next: number }[] = [];
+    const stack: { node: Node; names: readonly string[]; next: number }[] = [];
     const visit = (name: string) => {
       const constant = this.constants.get(name);
       if (constant !== undefined) constants.set(name, constant);
       const node = this.#producers.get(name);
       if (node !== undefined && !done.has(node)) {
         done.add(node);
-        stack.push({ node, next: 0 });
+        stack.push({ node, names: reads(node), next: 0 });
       }
     };
     for (const { name } of this.graph.outputs) {
       visit(name);
       while (stack.length > 0) {
         const top = stack.at(-1)!;
-        if (top.next < top.node.inputs.length) visit(top.node.inputs[top.next++]!);
+        if (top.next < top.names.length) visit(top.names[top.next++]!);
         else {
           stack.pop();
           sorted.push(top.node);

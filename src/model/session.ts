@@ -7,17 +7,17 @@ import type { Gpu } from "../../kernels/device.ts";
 import { Tensor } from "../../kernels/tensor.ts";
 import { ModelError } from "../errors.ts";
 import type { Graph, ValueInfo } from "./graph.ts";
-import { elementCount, type HostTensor } from "./host_tensor.ts";
+import { elementCount, type HostTensor, isFloat } from "./host_tensor.ts";
 import { dense, type Layout } from "./layout.ts";
 import { convert } from "./lowering/convert.ts";
 import { lowerings } from "./lowering/lowerings.ts";
 import { readModel } from "./onnx.ts";
-import { type GpuValue, type HostStep, type Laid, PlanBuilder } from "./plan.ts";
-import { evaluateNode, specialise } from "./fold.ts";
+import { type GpuValue, type HostStep, type Laid, PlanBuilder, StepError } from "./plan.ts";
+import { evaluateNode, specialise, type Specialised, type Step } from "./fold.ts";
 import { type Input, NodeReader } from "./ops/operator.ts";
 import { operatorName, operatorOf } from "./support.ts";
 import { fuse } from "./fuse.ts";
-import { type FloatType, fromGpu, gpuTypeOf, toGpu, Weights } from "./weights.ts";
+import { type FloatType, fromGpu, gpuTypeOf, loadConstant, toGpu, Weights } from "./weights.ts";
 
 /** `auto` compares f16 with f32 on the first batch. */
 export type Precision = "f32" | "f16" | "auto";
@@ -62,11 +62,29 @@ export async function loadModel(
   return new Session(gpu, fuse(await readModel(source)), options);
 }
 
+/** A plan that the session keeps, and who is at it. */
+interface Kept {
+  readonly plan: Promise<Plan>;
+  readonly float: FloatType;
+  /** Runs under way: a plan is freed once there are none. */
+  users: number;
+  /** Asked for by `plan`: its caller goes on using it, so that it stays as long as the session. */
+  held: boolean;
+  gone: boolean;
+}
+
 export class Session {
-  readonly #weights = new Weights();
-  readonly #plans = new Map<string, Promise<Plan>>();
-  #float: FloatType | undefined;
+  /** By how floats are stored. */
+  readonly #weights: Readonly<Record<FloatType, Weights>> = {
+    f32: new Weights(),
+    f16: new Weights(),
+  };
+  readonly #plans = new Map<string, Kept>();
+  readonly #running = new Set<Promise<unknown>>();
   readonly #options: SessionOptions;
+  #float: FloatType | undefined;
+  #deciding: Promise<unknown> | undefined;
+  #isDestroyed = false;
 
   constructor(readonly gpu: Gpu, readonly graph: Graph, options: SessionOptions = {}) {
     this.#options = options;
@@ -85,7 +103,7 @@ export class Session {
 
   /** Bytes of weights on the GPU. */
   get weightBytes(): number {
-    return this.#weights.bytes;
+    return this.#weights.f32.bytes + this.#weights.f16.bytes;
   }
 
   /** How floats are stored; undefined until the first run has decided it. */
@@ -94,50 +112,114 @@ export class Session {
   }
 
   /**
-   * The plan for those shapes, made at the first call and kept.
+   * The plan for those shapes, made at the first call and kept as long as the session. In `auto` it
+   * is in f32 until the first run has decided.
    * @throws {RangeError} where the shapes are not what the model takes.
    * @throws {ModelError} where an operator cannot take them.
    * @throws {KernelError} where a kernel does not compile or memory runs out.
+   * @throws {TypeError} once the session is destroyed.
    */
-  plan(shapes: Shapes, options: PlanOptions = {}): Promise<Plan> {
-    return this.#planIn(this.#float ?? "f16", shapes, options);
+  async plan(shapes: Shapes, options: PlanOptions = {}): Promise<Plan> {
+    const kept = this.#keep(this.#float ?? "f32", shapes, options);
+    kept.held = true;
+    return await kept.plan;
   }
 
-  #planIn(float: FloatType, shapes: Shapes, { layouts = {} }: PlanOptions): Promise<Plan> {
+  #keep(float: FloatType, shapes: Shapes, { layouts = {} }: PlanOptions = {}): Kept {
+    if (this.#isDestroyed) throw new TypeError("Cannot run a model whose session was destroyed");
     const key = JSON.stringify([float, this.inputs.map(({ name }) => shapes[name]), layouts]);
-    let plan = this.#plans.get(key);
-    if (plan === undefined) {
-      plan = Plan.make(this.gpu, this.graph, this.#weights, float, shapes, layouts);
-      plan.catch(() => this.#plans.delete(key));
+    let kept = this.#plans.get(key);
+    if (kept === undefined) {
+      const plan = Plan.make(this.gpu, this.graph, this.#weights[float], float, shapes, layouts);
+      const made: Kept = { plan, float, users: 0, held: false, gone: false };
+      plan.catch(() => this.#plans.get(key) === made && this.#plans.delete(key));
+      kept = made;
     }
     this.#plans.delete(key); // The one used last is last in the map.
-    this.#plans.set(key, plan);
+    this.#plans.set(key, kept);
+    let spare = [...this.#plans.values()].filter(({ held }) => !held).length - PLANS;
     for (const [oldest, old] of this.#plans) {
-      if (this.#plans.size <= PLANS) break;
-      this.#plans.delete(oldest);
-      old.then((gone) => gone.destroy(), () => {});
+      if (spare <= 0) break;
+      if (old.held || old === kept) continue;
+      spare--;
+      this.#evict(oldest, old);
     }
-    return plan;
+    return kept;
   }
 
-  /**
-   * Runs the model.
-   * @returns each output on the host.
-   * @throws {ModelError} where a feed is missing or has a shape or type that the model does not take.
-   * @throws {KernelError} where the device fails.
-   */
-  async run(feeds: Feeds): Promise<Record<string, HostTensor>> {
+  /** Lets a plan go; it is freed as soon as no run needs it. */
+  #evict(key: string, kept: Kept): void {
+    this.#plans.delete(key);
+    kept.gone = true;
+    this.#freeIfUnused(kept);
+  }
+
+  #freeIfUnused({ plan, users, gone }: Kept): void {
+    if (gone && users === 0) plan.then((made) => made.destroy(), () => {});
+  }
+
+  async #runIn(float: FloatType, feeds: Feeds): Promise<Record<string, HostTensor>> {
     const shapes = Object.fromEntries(
       Object.entries(feeds).map(([name, { shape }]) => [name, shape]),
     );
-    if (this.#float === undefined) return await this.#decide(feeds, shapes);
-    return await (await this.plan(shapes)).run(feeds);
+    const kept = this.#keep(float, shapes);
+    kept.users++;
+    try {
+      return await (await kept.plan).run(feeds);
+    } finally {
+      kept.users--;
+      this.#freeIfUnused(kept);
+    }
   }
 
-  /** The first run of `auto`: both ways, compared. */
-  async #decide(feeds: Feeds, shapes: Shapes): Promise<Record<string, HostTensor>> {
-    const exact = await (await this.#planIn("f32", shapes, {})).run(feeds);
-    const half = await (await this.#planIn("f16", shapes, {})).run(feeds);
+  /**
+   * Runs the model. Runs may overlap.
+   * @returns each output on the host.
+   * @throws {ModelError} where a feed is missing, is none of the model's or has another type.
+   * @throws {RangeError} where a feed has a shape that the model does not take.
+   * @throws {KernelError} where the device fails.
+   * @throws {TypeError} once the session is destroyed.
+   */
+  async run(feeds: Feeds): Promise<Record<string, HostTensor>> {
+    this.#check(feeds);
+    const run = this.#float === undefined ? this.#decide(feeds) : this.#runIn(this.#float, feeds);
+    this.#running.add(run);
+    try {
+      return await run;
+    } finally {
+      this.#running.delete(run);
+    }
+  }
+
+  #check(feeds: Feeds): void {
+    for (const { name } of this.inputs) {
+      if (feeds[name] === undefined) {
+        throw new ModelError(`Cannot run the model: input "${name}" is missing`);
+      }
+    }
+    for (const name of Object.keys(feeds)) {
+      if (!this.inputs.some((input) => input.name === name)) {
+        throw new ModelError(`Cannot run the model: it has no input "${name}"`);
+      }
+    }
+  }
+
+  /** The first run of `auto`: both ways, compared; those that come meanwhile wait for it. */
+  async #decide(feeds: Feeds): Promise<Record<string, HostTensor>> {
+    while (this.#deciding !== undefined) await this.#deciding.catch(() => {});
+    if (this.#float !== undefined) return await this.#runIn(this.#float, feeds);
+    const compared = this.#compare(feeds);
+    this.#deciding = compared;
+    try {
+      return await compared;
+    } finally {
+      this.#deciding = undefined;
+    }
+  }
+
+  async #compare(feeds: Feeds): Promise<Record<string, HostTensor>> {
+    const exact = await this.#runIn("f32", feeds);
+    const half = await this.#runIn("f16", feeds);
     const { worst, output } = worstDifference(exact, half);
     const isGood = worst <= AUTO_BOUND;
     this.#float = isGood ? "f16" : "f32";
@@ -146,46 +228,70 @@ export class Session {
         `${Number.isFinite(worst) ? worst.toExponential(1) : "more than can be said"} of output ` +
         `"${output}"'s largest value, where ${AUTO_BOUND} is allowed`,
     );
+    await this.#forget(isGood ? "f32" : "f16");
     return isGood ? half : exact;
   }
 
-  /** Frees plans and weights. */
+  /** Frees what was made for the other way of storing floats, unless somebody holds a plan of it. */
+  async #forget(float: FloatType): Promise<void> {
+    const own = [...this.#plans].filter(([, kept]) => kept.float === float);
+    if (own.some(([, { held }]) => held)) return;
+    for (const [key, kept] of own) this.#evict(key, kept);
+    await this.#weights[float].destroy();
+  }
+
+  /** Frees plans and weights, once the runs that are under way are done. */
   async destroy(): Promise<void> {
+    this.#isDestroyed = true;
+    await Promise.allSettled(this.#running);
     const plans = [...this.#plans.values()];
     this.#plans.clear();
-    for (const plan of plans) await plan.then((made) => made.destroy(), () => {});
-    await this.#weights.destroy();
+    for (const { plan } of plans) await plan.then((made) => made.destroy(), () => {});
+    await this.#weights.f32.destroy();
+    await this.#weights.f16.destroy();
   }
 }
 
-/** Largest difference of any output, in parts of that output's largest absolute value; Infinity where one is not finite. */
+/**
+ * Largest difference of any output, in parts of that output's largest absolute value; Infinity where
+ * one is not finite. Of an output of classes or of yes and no: the share of elements that differ.
+ */
 function worstDifference(
   exact: Readonly<Record<string, HostTensor>>,
   other: Readonly<Record<string, HostTensor>>,
 ): { worst: number; output: string } {
-  let worst = 0, output = "";
-  for (const [name, { data }] of Object.entries(exact)) {
+  let worst = -1, output = "";
+  for (const [name, { type, data }] of Object.entries(exact)) {
     const values = other[name]!.data;
-    let range = 0, difference = 0;
-    for (let i = 0; i < data.length; i++) {
+    // Where a shape depends on data there may be more or fewer.
+    let difference = data.length === values.length ? 0 : Infinity;
+    let range = isFloat(type) ? 0 : data.length;
+    for (let i = 0; i < data.length && difference < Infinity; i++) {
       const [a, b] = [Number(data[i]), Number(values[i])];
-      range = Math.max(range, Math.abs(a));
-      difference = Math.max(difference, Number.isFinite(b) ? Math.abs(a - b) : Infinity);
+      if (!isFloat(type)) difference += a === b ? 0 : 1;
+      else if (!Number.isFinite(a) || !Number.isFinite(b)) difference = Infinity;
+      else {
+        range = Math.max(range, Math.abs(a));
+        difference = Math.max(difference, Math.abs(a - b));
+      }
     }
     const relative = difference === 0 ? 0 : difference / range;
-    if (output === "" || relative > worst) [worst, output] = [relative, name];
+    if (relative > worst) [worst, output] = [relative, name];
   }
-  return { worst, output };
+  return { worst: Math.max(worst, 0), output };
 }
 
 /** A model for certain shapes. Runs are one after the other. */
 export class Plan {
   #last: Promise<unknown> = Promise.resolve();
 
+  #isDestroyed = false;
+
   private constructor(
     readonly gpu: Gpu,
     readonly graph: Graph,
     readonly float: FloatType,
+    readonly shapes: Shapes,
     /** Bytes of buffers for values, shared ones counted once, without weights. */
     readonly valueBytes: number,
     /** What a run reads: write into these and call `start`. */
@@ -203,7 +309,33 @@ export class Plan {
     shapes: Shapes,
     layouts: Readonly<Record<string, Layout>>,
   ): Promise<Plan> {
-    const { steps, values, constants } = specialise(graph, shapes);
+    const specialised = specialise(graph, shapes);
+    // What no kernel can take in these shapes runs on the host: that shows when kernels compile.
+    const onHost = new Set<Step>();
+    for (;;) {
+      try {
+        return await Plan.#build(gpu, graph, weights, float, shapes, layouts, specialised, onHost);
+      } catch (error) {
+        if (!(error instanceof StepError)) throw error;
+        const { step, cause } = error;
+        if (step === undefined || onHost.has(step) || !(cause instanceof RangeError)) {
+          throw error.as();
+        }
+        onHost.add(step);
+      }
+    }
+  }
+
+  static async #build(
+    gpu: Gpu,
+    graph: Graph,
+    weights: Weights,
+    float: FloatType,
+    shapes: Shapes,
+    layouts: Readonly<Record<string, Layout>>,
+    { steps, values, constants }: Specialised,
+    onHost: ReadonlySet<Step>,
+  ): Promise<Plan> {
     const builder = new PlanBuilder(gpu, float, weights, constants, convert);
     const inputs: [string, GpuValue][] = [];
     for (const { name, type } of graph.inputs) {
@@ -220,13 +352,19 @@ export class Plan {
     for (const step of steps) {
       const { node, reader, outputs } = step;
       const key = operatorName(node);
-      builder.begin(node.name, key);
-      // The GPU has no f64: what a model wants in it is computed in it.
-      const fits = [...reader.inputs, ...outputs].every((value) =>
-        value === undefined || (value.shape !== undefined && value.type !== "float64")
-      );
-      if (fits && lowerings.get(key)?.(builder, step)) continue;
-      builder.hostStep(reader, operatorOf(node)!);
+      builder.begin(node.name, key, step);
+      // The GPU has no f64: what a model wants in it is computed in it. Of nothing kernels know nothing.
+      const fits = !onHost.has(step) &&
+        [...reader.inputs, ...outputs].every((value) =>
+          value === undefined ||
+          (value.shape !== undefined && !value.shape.includes(0) && value.type !== "float64")
+        );
+      try {
+        if (fits && lowerings.get(key)?.(builder, step)) continue;
+        builder.hostStep(reader, operatorOf(node)!);
+      } catch (cause) {
+        throw new StepError(step, node.name, key, cause);
+      }
     }
     builder.begin("", "output");
     const results = new Map<string, GpuValue | "host" | HostTensor>();
@@ -241,6 +379,7 @@ export class Plan {
       gpu,
       graph,
       float,
+      shapes,
       laid.valueBytes,
       new Map(inputs.map(([name, value]) => [name, value.tensor])),
       results,
@@ -255,6 +394,7 @@ export class Plan {
    * @returns values that were computed on the host; outputs on the GPU are in `outputs`.
    */
   async start(given: Feeds = {}): Promise<ReadonlyMap<string, HostTensor>> {
+    if (this.#isDestroyed) throw new TypeError("Cannot run a plan that was destroyed");
     const onHost = new Map<string, HostTensor>();
     for (const [name, feed] of Object.entries(given)) {
       if (!(feed instanceof Tensor)) onHost.set(name, feed);
@@ -308,6 +448,9 @@ export class Plan {
       throw new ModelError(`Cannot run the model: input "${name}" is missing`);
     }
     if (feed instanceof Tensor) {
+      if (feed.gpu !== this.gpu) {
+        throw new ModelError(`Cannot run the model: input "${name}" is on another device`);
+      }
       if (feed.type !== into.type || feed.byteLength !== into.byteLength) {
         throw new ModelError(
           `Cannot run the model: input "${name}" is ${feed.type} [${feed.shape.join(", ")}] on ` +
@@ -325,10 +468,19 @@ export class Plan {
       this.gpu.submit([encoder.finish()]);
       return;
     }
-    if (feed.type !== type || elementCount(feed.shape) !== elementCount(into.shape)) {
+    const shape = this.shapes[name]!;
+    if (
+      feed.type !== type || feed.shape.join() !== shape.join() ||
+      feed.data.length !== elementCount(shape)
+    ) {
       throw new ModelError(
-        `Cannot run the model: input "${name}" is ${feed.type} [${feed.shape.join(", ")}], ` +
-          `${type} [${into.shape.join(", ")}] is needed`,
+        `Cannot run the model: input "${name}" is ${feed.type} [${feed.shape.join(", ")}] of ` +
+          `${feed.data.length} elements, ${type} [${shape.join(", ")}] is needed`,
+      );
+    }
+    if (into.shape.join() !== shape.join()) {
+      throw new ModelError(
+        `Cannot run the model: input "${name}" is row-major, the plan takes it otherwise`,
       );
     }
     into.write(toGpu(feed, into.type as "f32"));
@@ -336,6 +488,8 @@ export class Plan {
 
   /** Frees buffers; weights are the session's. */
   destroy(): void {
+    if (this.#isDestroyed) return;
+    this.#isDestroyed = true;
     for (const owned of this.laid.owned) owned.destroy();
   }
 }
@@ -343,14 +497,16 @@ export class Plan {
 async function runOnHost(step: HostStep, onHost: Map<string, HostTensor>): Promise<void> {
   const inputs = await Promise.all(step.inputs.map(async (input): Promise<Input | undefined> => {
     if (input === undefined) return undefined;
-    const known = input.from === "known" ? input.tensor : onHost.get(input.name) ?? (
-      input.from === "host" ? undefined : fromGpu(
-        await input.value.tensor.readBytes(),
-        input.value.type,
-        input.type,
-        input.value.shape,
-      )
-    );
+    const known = input.from === "known"
+      ? await loadConstant(input.constant)
+      : onHost.get(input.name) ?? (
+        input.from === "host" ? undefined : fromGpu(
+          await input.value.tensor.readBytes(),
+          input.value.type,
+          input.type,
+          input.value.shape,
+        )
+      );
     return known && { type: known.type, shape: known.shape, known };
   }));
   // Shapes that depended on data are known by now.

@@ -109,17 +109,17 @@ export class Weights {
         this.#bytes += tensor.buffer.size;
         return tensor;
       });
-      this.#last = made.catch(() => {});
+      this.#last = made.catch(() => this.#tensors.delete(key));
       this.#tensors.set(key, made);
     }
     return made;
   }
 
-  /** Frees them all. */
+  /** Frees them all; those asked for later are made anew. */
   async destroy(): Promise<void> {
-    for (const made of this.#tensors.values()) {
-      await made.then((tensor) => tensor.destroy(), () => {});
-    }
+    const tensors = [...this.#tensors.values()];
     this.#tensors.clear();
+    this.#bytes = 0;
+    for (const made of tensors) await made.then((tensor) => tensor.destroy(), () => {});
   }
 }

@@ -1,6 +1,7 @@
 /** Attention that fusion recognised: one kernel where heads are of a size that it takes. */
 
 import { compileAttention, type HeadLayout, recordAttention } from "../../../kernels/attention.ts";
+import { broadcastShape } from "../../../kernels/strides.ts";
 import type { AttributeValue } from "../graph.ts";
 import { type HostTensor, tensorOf } from "../host_tensor.ts";
 import { dense } from "../layout.ts";
@@ -48,8 +49,13 @@ function heads(
 function apart(builder: PlanBuilder, { reader, outputs }: ShapedNode): boolean {
   const { node, inputs } = reader;
   const [q, k] = [reader.shape(0), reader.shape(1)];
-  const { type, shape } = outputs[0]!;
-  const scores = [...shape!.slice(0, -2), q.at(-2)!, k.at(-1)!];
+  const { type } = outputs[0]!;
+  const product = [
+    ...broadcastShape(q.slice(0, -2), k.slice(0, -2)),
+    q.at(-2)!,
+    k.at(-1)!,
+  ];
+  const hasMask = (node.inputs[3] ?? "") !== "";
   let made = 0;
   const step = (
     lower: Lowering,
@@ -75,13 +81,17 @@ function apart(builder: PlanBuilder, { reader, outputs }: ShapedNode): boolean {
   const input = (i: number) => [node.inputs[i]!, inputs[i]] as const;
   const scale: HostTensor = tensorOf("float32", [], [reader.number("scale", 1)]);
   const scaleName = `${node.name}/scale`;
-  const inScores: Typed = { type, shape: scores };
-  let value = step(products.MatMul!, "MatMul", [input(0), input(1)], inScores);
+  const inProduct: Typed = { type, shape: product };
+  const inScores: Typed = {
+    type,
+    shape: hasMask ? broadcastShape(product, reader.shape(3)) : product,
+  };
+  let value = step(products.MatMul!, "MatMul", [input(0), input(1)], inProduct);
   value &&= step(elementwise.Mul!, "Mul", [
     value,
     [scaleName, { type: "float32", shape: [], known: scale }],
-  ], inScores);
-  if ((node.inputs[3] ?? "") !== "") {
+  ], inProduct);
+  if (hasMask) {
     value &&= step(elementwise.Add!, "Add", [value, input(3)], inScores);
   }
   value &&= step(normalisations.Softmax!, "Softmax", [value], inScores, { axis: -1 });
@@ -106,7 +116,8 @@ const attention: Lowering = (builder, node) => {
     (!hasMask || mask.at(-1) === k.at(-1));
   if (
     full === undefined || !broadcasts || size % 4 !== 0 || size > 128 || v.at(-1) !== size ||
-    batches(q) !== batches(k) || batches(q) !== batches(v) || shape.includes(0) ||
+    batches(q) !== batches(k) || batches(q) !== batches(v) || batches(q) !== batches(shape) ||
+    q.at(-2) !== shape.at(-2) || k.at(-1) !== v.at(-2) ||
     reader.inputs.slice(0, 3).some((input) => input!.type !== outputs[0]!.type) ||
     (hasMask && reader.input(3).type !== outputs[0]!.type)
   ) return apart(builder, node);

@@ -19,11 +19,20 @@ import { GpuValue, type Lowering, type PlanBuilder, type ShapedNode } from "../p
 import { dense, hasPadding } from "../layout.ts";
 import { preluSlopeShape } from "../ops/elementwise.ts";
 import { NodeReader } from "../ops/operator.ts";
-import { gpuTypeOf } from "../weights.ts";
+import { type GpuType, gpuTypeOf } from "../weights.ts";
 import { broadcastInputs } from "./operands.ts";
 
-/** Of padding's zeros these make what is not finite. */
-const NOT_FINITE_AT_ZERO: ReadonlySet<BinaryOperation> = new Set(["div", "pow", "mod", "fmod"]);
+/** Those that make zero of padding's zeros, and floats, which alone are padded. */
+const ZERO_OF_ZEROS: ReadonlySet<BinaryOperation> = new Set<BinaryOperation>([
+  ...["add", "sub", "mul", "min", "max", "prelu"] as const,
+]);
+
+/** Input 0 as it lies, but without padding where the result is no float. */
+function lying(builder: PlanBuilder, reader: NodeReader, type: GpuType): GpuValue {
+  const { order, padded } = builder.input(reader, 0).layout;
+  const isFloat = type === "f32" || type === "f16";
+  return builder.input(reader, 0, { order, padded: padded && isFloat });
+}
 
 /** Adds an operation on one value; the result lies as it does. */
 export function unary(
@@ -33,11 +42,11 @@ export function unary(
   constants: { readonly a?: number; readonly b?: number } = {},
 ): boolean {
   const { reader, outputs } = node;
-  const input = builder.input(reader, 0);
-  // Padding stays zero: what an operation makes of zeros need not be finite.
+  const type = gpuTypeOf(outputs[0]!.type, builder.float);
+  const input = lying(builder, reader, type);
+  // Padding stays zero: what an operation makes of zeros need not be.
   const padded = hasPadding(input.shape, input.layout);
   const channels = padded ? input.shape[input.layout.order.at(-1)!]! : undefined;
-  const type = gpuTypeOf(outputs[0]!.type, builder.float);
   const output = builder.output(reader, 0, type, input.shape, input.layout);
   builder.step(
     [input],
@@ -58,7 +67,7 @@ function binary(builder: PlanBuilder, node: ShapedNode, operation: BinaryOperati
     node,
     [0, 1],
     shape!,
-    !NOT_FINITE_AT_ZERO.has(operation),
+    ZERO_OF_ZEROS.has(operation),
   );
   const [left, rightAsIs] = broadcast.operands as [GpuValue, GpuValue];
   // Pow's exponent may be of another type.
@@ -263,7 +272,8 @@ const prelu: Lowering = (builder, node) => {
 const where: Lowering = (builder, node) => {
   const { reader, outputs } = node;
   const { shape, type } = outputs[0]!;
-  const { operands, shapes, layout } = broadcastInputs(builder, node, [0, 1, 2], shape!, true);
+  // The condition is no float, and only floats are padded.
+  const { operands, shapes, layout } = broadcastInputs(builder, node, [0, 1, 2], shape!, false);
   const [condition, left, right] = operands as [GpuValue, GpuValue, GpuValue];
   const output = builder.output(reader, 0, gpuTypeOf(type, builder.float), shape!, layout);
   const operand = (i: number) => ({ type: operands[i]!.type, shape: shapes[i]! });
@@ -286,8 +296,8 @@ const cast: Lowering = (builder, node) => {
   const { reader, outputs } = node;
   const { type } = outputs[0]!;
   if (wrapsOnGpu(node)) return false; // To eight or sixteen bits: wraps, and the host does it.
-  const input = builder.input(reader, 0);
   const to = gpuTypeOf(type, builder.float);
+  const input = lying(builder, reader, to);
   if (to === input.type && type !== "bool") {
     builder.alias(reader, 0, input, input.shape, input.layout);
     return true;

@@ -31,8 +31,8 @@ export interface Broadcast {
  * Takes inputs in one order: that of the largest that is as large as the output, so that images stay
  * channels-last. Smaller operands are seen in that order where they lie so (a constant per channel
  * does), else converted.
- * @param padding whether the padding of channels may stay and be computed with: what becomes of its
- * zeros has to be finite.
+ * @param padding whether the padding of channels may stay and be computed with: of zeros the operation
+ * has to make zero.
  */
 export function broadcastInputs(
   builder: PlanBuilder,
@@ -51,14 +51,10 @@ export function broadcastInputs(
     return ordersAlike(own, layout.order) && value.layout.order.every((axis, i) => axis === i) &&
       !hasPadding(value.shape, value.layout);
   };
-  // Padding is kept where all that have channels have it; a constant of channels that are no
-  // multiple of four has none.
-  if (hasPadding(shape, layout)) {
-    const last = layout.order.at(-1)!;
-    const partial = values.some((value) =>
-      value.shape.join() !== shape.join() && ofRank(value.shape, rank)[last] !== 1
-    );
-    if (partial || !padding) layout = { order: layout.order, padded: false };
+  // Padding stays zero: it is kept where nothing but zeros of other operands meets it.
+  const all = full.length === values.length;
+  if (hasPadding(shape, layout) && !(all && padding)) {
+    layout = { order: layout.order, padded: false };
   }
   const operands = places.map((i, k) => {
     const value = values[k]!;

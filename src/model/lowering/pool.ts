@@ -9,6 +9,7 @@ import {
   recordPool,
   recordPoolIndices,
 } from "../../../kernels/pool.ts";
+import { isFloat } from "../host_tensor.ts";
 import { channelsLast } from "../layout.ts";
 import { windowsOf } from "../ops/conv.ts";
 import type { Lowering } from "../plan.ts";
@@ -21,8 +22,8 @@ function pool(kind: PoolKind): Lowering {
     const size = reader.shape(0).slice(2);
     const kernel = reader.numbers("kernel_shape");
     if (kernel === undefined || kernel.length < 1 || kernel.length > 3) return false;
+    if (!isFloat(reader.input(0).type)) return false;
     const input = builder.input(reader, 0, channelsLast(shape.length));
-    if (input.type !== float) return false; // Integers.
     const windows = windowsOf(reader, size, kernel);
     // The kernel counts its windows itself; what it would round up to is settled by the end's pads.
     const attributes = {

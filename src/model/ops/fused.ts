@@ -158,11 +158,19 @@ const attention: Operator = {
   types: (node) => [node.input(0).type],
   infer: (node) => {
     const [q, k, v] = [node.shape(0), node.shape(1), node.shape(2)];
-    const fits = q.length >= 2 && k.length >= 2 && v.length >= 2 && q.at(-1) === k.at(-2) &&
-      k.at(-1) === v.at(-2);
-    if (!fits) throw node.fail(`[${q.join(", ")}], [${k.join(", ")}] and [${v.join(", ")}]`);
-    const batch = broadcastShape(node, [q, k, v].map((shape) => shape.slice(0, -2)));
-    return [{ type: node.input(0).type, shape: [...batch, q.at(-2)!, v.at(-1)!] }];
+    const fits = q.length >= 2 && k.length >= 2 && v.length >= 2 && q.at(-1) === k.at(-2);
+    const batch = (shapes: readonly (readonly number[])[]) =>
+      broadcastShape(node, shapes.map((shape) => shape.slice(0, -2)));
+    // A mask may be of more matrices, or rows, than the product that it is added to.
+    const mask = node.inputs[3] === undefined ? [] : [node.shape(3)];
+    const scores = broadcastShape(node, [[...batch([q, k]), q.at(-2)!, k.at(-1)!], ...mask]);
+    if (!fits || scores.at(-1) !== v.at(-2)) {
+      throw node.fail(`[${q.join(", ")}], [${k.join(", ")}] and [${v.join(", ")}]`);
+    }
+    return [{
+      type: node.input(0).type,
+      shape: [...batch([scores, v]), scores.at(-2)!, v.at(-1)!],
+    }];
   },
   evaluate: (node, [q, k, v, mask]) => {
     const product = apply(node, matmul.MatMul!, "MatMul", [q, k]);
