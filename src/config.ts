@@ -9,7 +9,7 @@ import * as v from "valibot";
 import { ConfigError } from "./errors.ts";
 import { Secret } from "./secrets.ts";
 
-export type Classifier = "grid" | "nuclei";
+export type Classifier = "grid" | "nuclei" | "onnx";
 export type LogLevel = "debug" | "info" | "warning" | "error";
 
 /** What both modes share. */
@@ -25,6 +25,10 @@ export interface CommonConfig {
   readonly logLevel: LogLevel;
   /** Haematoxylin density that a nucleus stands out with, for `nuclei`; undefined follows the slide's staining. */
   readonly nucleiThreshold: number | undefined;
+  /** The model that `onnx` runs; its sidecar lies beside it. */
+  readonly model: string | undefined;
+  /** How a model's floats are stored between nodes. */
+  readonly precision: "f32" | "f16" | "auto";
   /** Threads that decode tiles beside the main one; 0 decodes on the main thread. */
   readonly decoders: number;
   /** A tile that cannot be decoded ends the run, or is background and counted in the results. */
@@ -136,7 +140,19 @@ export const VARIABLES: readonly {
   {
     name: "CLASSIFIER",
     when: "both",
-    meaning: "grid (default in development) or nuclei (default in production)",
+    meaning:
+      "grid (default in development), nuclei (default in production) or onnx (default with MODEL)",
+  },
+  {
+    name: "MODEL",
+    when: "both",
+    meaning: "path of an ONNX model, with model.json beside it, which the onnx classifier runs",
+  },
+  {
+    name: "PRECISION",
+    when: "both",
+    meaning:
+      "how a model's floats are stored: f32, f16, or auto (default), which compares both on the first batch",
   },
   {
     name: "NUCLEI_THRESHOLD",
@@ -219,9 +235,11 @@ const number = (min: number, max: number, whole: boolean) =>
   );
 
 const common = {
-  CLASSIFIER: v.optional(v.picklist(["grid", "nuclei"], "must be grid or nuclei")),
+  CLASSIFIER: v.optional(v.picklist(["grid", "nuclei", "onnx"], "must be grid, nuclei or onnx")),
   ADAPTER: v.optional(v.string()),
   NUCLEI_THRESHOLD: v.optional(number(0.01, 1, false)),
+  MODEL: v.optional(path),
+  PRECISION: v.optional(v.picklist(["f32", "f16", "auto"], "must be f32, f16 or auto"), "auto"),
   OUTPUT_DIR: v.optional(path),
   DEADLINE_MINUTES: v.optional(number(0.01, 1440, false), "85"),
   LOG_LEVEL: v.optional(
@@ -310,6 +328,9 @@ export function readConfig(
       problems.set(name, set[name] === undefined ? "is missing" : issue.message);
     }
   };
+  if (set["CLASSIFIER"] === "onnx" && set["MODEL"] === undefined) {
+    problems.set("MODEL", "is missing, which CLASSIFIER=onnx runs");
+  }
   const fail = (): never => {
     const names = [...problems.keys()];
     const lines = names.map((name) => `${name} ${problems.get(name)}`);
@@ -326,9 +347,12 @@ export function readConfig(
     classifier: Classifier,
   ): CommonConfig => ({
     scanId: env.SCAN_ID,
-    classifier: env.CLASSIFIER ?? classifier,
+    // A model that is named is one to run.
+    classifier: env.CLASSIFIER ?? (env.MODEL === undefined ? classifier : "onnx"),
     adapter: env.ADAPTER,
     nucleiThreshold: env.NUCLEI_THRESHOLD,
+    model: env.MODEL,
+    precision: env.PRECISION,
     outputDir: folder(env.OUTPUT_DIR, "/output", "./output"),
     deadlineMinutes: env.DEADLINE_MINUTES,
     logLevel: env.LOG_LEVEL,
@@ -339,7 +363,7 @@ export function readConfig(
 
   if (dev === "1") {
     const parsed = parse(developmentSchema);
-    if (parsed === undefined) return fail();
+    if (parsed === undefined || problems.size > 0) return fail();
     return {
       mode: "development",
       ...shared(parsed, "grid"),

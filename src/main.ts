@@ -14,6 +14,7 @@ import {
   CodecError,
   ConfigError,
   InterruptedError,
+  ModelError,
   ResultsError,
   SlideFormatError,
   SourceError,
@@ -31,7 +32,7 @@ const EXIT_CODES: readonly [
 ][] = [
   [2, [ConfigError]],
   [3, [SourceError, SlideFormatError, CodecError, UnsupportedError]],
-  [4, [KernelError]],
+  [4, [KernelError, ModelError]],
   [5, [ResultsError, TechcyteError]],
   [INTERRUPTED, [InterruptedError]],
 ];

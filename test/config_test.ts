@@ -84,6 +84,8 @@ Deno.test("readConfig() needs DEV=1 alone for development", () => {
     adapter: undefined,
     inputDirIsGiven: false,
     nucleiThreshold: undefined,
+    model: undefined,
+    precision: "auto",
     onBadTile: "throw",
     colour: "raw",
     outputDir: "./output",
@@ -93,6 +95,20 @@ Deno.test("readConfig() needs DEV=1 alone for development", () => {
     input: undefined,
     inputDir: "./input",
   });
+});
+
+Deno.test("readConfig() runs a model that is named, unless another classifier is", () => {
+  const { classifier, model, precision } = development({ MODEL: "m.onnx", PRECISION: "f16" });
+  assert.deepEqual([classifier, model, precision], ["onnx", "m.onnx", "f16"]);
+  assert.equal(production({ MODEL: "m.onnx" }).classifier, "onnx");
+  assert.equal(development({ MODEL: "m.onnx", CLASSIFIER: "grid" }).classifier, "grid");
+  assert.throws(
+    () => development({ CLASSIFIER: "onnx" }),
+    (error: unknown) =>
+      error instanceof ConfigError && error.variable === "MODEL" &&
+      /MODEL is missing/.test(error.message),
+  );
+  assert.throws(() => development({ PRECISION: "f64" }), /PRECISION must be f32, f16 or auto/);
 });
 
 Deno.test("readConfig() takes mounted folders, unless others are named", () => {

@@ -62,6 +62,9 @@ export async function loadModel(
   return new Session(gpu, fuse(await readModel(source)), options);
 }
 
+/** Feeds a plan, runs it and reads its outputs. */
+export type PlanRun = (plan: Plan) => Promise<Record<string, HostTensor>>;
+
 /** A plan that the session keeps, and who is at it. */
 interface Kept {
   readonly plan: Promise<Plan>;
@@ -158,14 +161,16 @@ export class Session {
     if (gone && users === 0) plan.then((made) => made.destroy(), () => {});
   }
 
-  async #runIn(float: FloatType, feeds: Feeds): Promise<Record<string, HostTensor>> {
-    const shapes = Object.fromEntries(
-      Object.entries(feeds).map(([name, { shape }]) => [name, shape]),
-    );
-    const kept = this.#keep(float, shapes);
+  async #use(
+    float: FloatType,
+    shapes: Shapes,
+    options: PlanOptions,
+    run: PlanRun,
+  ): Promise<Record<string, HostTensor>> {
+    const kept = this.#keep(float, shapes, options);
     kept.users++;
     try {
-      return await (await kept.plan).run(feeds);
+      return await run(await kept.plan);
     } finally {
       kept.users--;
       this.#freeIfUnused(kept);
@@ -182,7 +187,10 @@ export class Session {
    */
   async run(feeds: Feeds): Promise<Record<string, HostTensor>> {
     this.#check(feeds);
-    const run = this.#float === undefined ? this.#decide(feeds) : this.#runIn(this.#float, feeds);
+    const shapes = Object.fromEntries(
+      Object.entries(feeds).map(([name, { shape }]) => [name, shape]),
+    );
+    const run = this.decide(shapes, {}, (plan) => plan.run(feeds));
     this.#running.add(run);
     try {
       return await run;
@@ -204,11 +212,22 @@ export class Session {
     }
   }
 
-  /** The first run of `auto`: both ways, compared; those that come meanwhile wait for it. */
-  async #decide(feeds: Feeds): Promise<Record<string, HostTensor>> {
-    while (this.#deciding !== undefined) await this.#deciding.catch(() => {});
-    if (this.#float !== undefined) return await this.#runIn(this.#float, feeds);
-    const compared = this.#compare(feeds);
+  /**
+   * Runs a plan; where `auto` is still open, both ways, which decides it. Those that come meanwhile
+   * wait for it.
+   * @param run feeds and runs the plan that it is given, and reads its outputs.
+   * @returns the outputs of what was decided.
+   */
+  async decide(
+    shapes: Shapes,
+    options: PlanOptions,
+    run: PlanRun,
+  ): Promise<Record<string, HostTensor>> {
+    while (this.#float === undefined && this.#deciding !== undefined) {
+      await this.#deciding.catch(() => {});
+    }
+    if (this.#float !== undefined) return await this.#use(this.#float, shapes, options, run);
+    const compared = this.#compare(shapes, options, run);
     this.#deciding = compared;
     try {
       return await compared;
@@ -217,9 +236,13 @@ export class Session {
     }
   }
 
-  async #compare(feeds: Feeds): Promise<Record<string, HostTensor>> {
-    const exact = await this.#runIn("f32", feeds);
-    const half = await this.#runIn("f16", feeds);
+  async #compare(
+    shapes: Shapes,
+    options: PlanOptions,
+    run: PlanRun,
+  ): Promise<Record<string, HostTensor>> {
+    const exact = await this.#use("f32", shapes, options, run);
+    const half = await this.#use("f16", shapes, options, run);
     const { worst, output } = worstDifference(exact, half);
     const isGood = worst <= AUTO_BOUND;
     this.#float = isGood ? "f16" : "f32";

@@ -6,14 +6,15 @@ export class Detections {
   #y = new Float32Array(1024);
   #radius = new Float32Array(1024);
   #score = new Float32Array(1024);
+  #kind = new Uint16Array(1024);
   #length = 0;
 
   get length(): number {
     return this.#length;
   }
 
-  /** Adds one; position and radius in one unit, level-0 pixels by convention. */
-  add(x: number, y: number, radius: number, score: number): void {
+  /** Adds one; position and radius in one unit, level-0 pixels by convention; `kind` is the caller's. */
+  add(x: number, y: number, radius: number, score: number, kind = 0): void {
     if (this.#length === this.#x.length) {
       const grow = (old: Float32Array<ArrayBuffer>) => {
         const more = new Float32Array(old.length * 2);
@@ -24,11 +25,15 @@ export class Detections {
       this.#y = grow(this.#y);
       this.#radius = grow(this.#radius);
       this.#score = grow(this.#score);
+      const kinds = new Uint16Array(this.#kind.length * 2);
+      kinds.set(this.#kind);
+      this.#kind = kinds;
     }
     this.#x[this.#length] = x;
     this.#y[this.#length] = y;
     this.#radius[this.#length] = radius;
     this.#score[this.#length] = score;
+    this.#kind[this.#length] = kind;
     this.#length++;
   }
 
@@ -47,7 +52,7 @@ export class Detections {
   *suppress(
     fraction: number,
     threshold = 0,
-  ): Generator<{ x: number; y: number; radius: number; score: number }, void> {
+  ): Generator<{ x: number; y: number; radius: number; score: number; kind: number }, void> {
     const [xs, ys, radii, scores] = [this.#x, this.#y, this.#radius, this.#score];
     const order = Uint32Array.from({ length: this.#length }, (_, i) => i).sort((a, b) =>
       scores[b]! - scores[a]! || ys[a]! - ys[b]! || xs[a]! - xs[b]! || radii[b]! - radii[a]!
@@ -76,10 +81,68 @@ export class Detections {
         }
       }
       if (beaten) continue;
-      yield { x: xs[i]!, y: ys[i]!, radius: radii[i]!, score: scores[i]! };
+      yield {
+        x: xs[i]!,
+        y: ys[i]!,
+        radius: radii[i]!,
+        score: scores[i]!,
+        kind: this.#kind[i]!,
+      };
       const bucket = bucketOf(column, row);
       next[i] = first[bucket]!;
       first[bucket] = i;
     }
   }
+}
+
+/** A box with a score; `kind` says what competes with what. */
+export interface Box {
+  readonly x: number;
+  readonly y: number;
+  readonly width: number;
+  readonly height: number;
+  readonly score: number;
+  readonly kind: number;
+}
+
+/** Intersection over union. */
+function overlapOf(a: Box, b: Box): number {
+  const width = Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x);
+  const height = Math.min(a.y + a.height, b.y + b.height) - Math.max(a.y, b.y);
+  if (width <= 0 || height <= 0) return 0;
+  const both = width * height;
+  return both / (a.width * a.height + b.width * b.height - both);
+}
+
+/**
+ * Keeps, best first, every box that no better kept one of its kind overlaps by more than `iou`
+ * (greedy non-maximum suppression). The answer does not depend on the order of the boxes.
+ */
+export function suppressBoxes(boxes: readonly Box[], iou: number): Box[] {
+  const order = [...boxes].sort((a, b) =>
+    b.score - a.score || a.y - b.y || a.x - b.x || a.width - b.width || a.height - b.height ||
+    a.kind - b.kind
+  );
+  // Cells as large as the largest box: what overlaps one is in its centre's cell or one beside it.
+  const side = boxes.reduce((most, { width, height }) => Math.max(most, width, height), 1);
+  const cells = new Map<string, Box[]>();
+  const kept: Box[] = [];
+  for (const box of order) {
+    const column = Math.floor((box.x + box.width / 2) / side);
+    const row = Math.floor((box.y + box.height / 2) / side);
+    let beaten = false;
+    for (let dy = -1; dy <= 1 && !beaten; dy++) {
+      for (let dx = -1; dx <= 1 && !beaten; dx++) {
+        beaten = cells.get(`${box.kind} ${column + dx} ${row + dy}`)
+          ?.some((other) => overlapOf(other, box) > iou) ?? false;
+      }
+    }
+    if (beaten) continue;
+    kept.push(box);
+    const key = `${box.kind} ${column} ${row}`;
+    const cell = cells.get(key);
+    if (cell === undefined) cells.set(key, [box]);
+    else cell.push(box);
+  }
+  return kept;
 }

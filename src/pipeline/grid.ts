@@ -52,34 +52,38 @@ export function scaleOf({ properties: { mppX, mppY } }: Slide): Scale {
   };
 }
 
+export interface GridOptions {
+  /** Micrometres per model pixel. */
+  readonly mpp: number;
+  /** Side of a tile's core. */
+  readonly corePx: number;
+  /** Least part of a core that has to be tissue; where it is left out any of it. */
+  readonly leastTissue?: number;
+  /**
+   * Changes the scale by at most half a pixel of the level in a core, so that every core begins on a
+   * whole one: all tiles are resampled alike then.
+   */
+  readonly snap?: boolean;
+}
+
 /**
- * Cuts a slide into tiles of `corePx` at about `mpp`. The level read is the coarsest that is as
- * fine as wanted; a slide that is coarser everywhere is read as it is, never enlarged.
+ * At which level a slide is read for a model, and at what scale: the coarsest level that is as fine
+ * as wanted; a slide that is coarser everywhere is read as it is, never enlarged.
  */
-export function cutGrid(
+export function scaleFor(
   slide: Slide,
-  mask: TissueMask,
-  { mpp, corePx }: { mpp: number; corePx: number },
-): TileGrid {
+  { mpp, corePx, snap = false }: Pick<GridOptions, "mpp" | "corePx" | "snap">,
+): Omit<TileGrid, "tiles"> {
   const { mppX: mppX0, mppY: mppY0 } = scaleOf(slide);
   // A tenth finer or coarser than wanted is what scanners differ by: not worth resampling.
   const level = Math.max(
     0,
     slide.levels.findLastIndex(({ downsample }) => mppX0 * downsample <= mpp * 1.1),
   );
-  const { downsample, widthPx, heightPx } = slide.levels[level]!;
+  const { downsample } = slide.levels[level]!;
   const wanted = mpp / (mppX0 * downsample);
-  const ratio = wanted > 1.1 ? wanted : 1;
-  const width = Math.ceil(widthPx / ratio), height = Math.ceil(heightPx / ratio);
-  const side = corePx * ratio * downsample;
-  const tiles: ModelTile[] = [];
-  for (let y = 0; y < height; y += corePx) {
-    for (let x = 0; x < width; x += corePx) {
-      if (hasTissue(mask, x * ratio * downsample, y * ratio * downsample, side)) {
-        tiles.push({ x, y });
-      }
-    }
-  }
+  const exact = wanted > 1.1 ? wanted : 1;
+  const ratio = snap ? Math.round(exact * corePx) / corePx : exact;
   return {
     level,
     ratio,
@@ -87,18 +91,34 @@ export function cutGrid(
     mppY: mppY0 * downsample * ratio,
     downsample: downsample * ratio,
     corePx,
-    tiles,
   };
 }
 
-function hasTissue(mask: TissueMask, x0Px: number, y0Px: number, sidePx: number): boolean {
+/** Cuts a slide into tiles of `corePx` at about `mpp`: at what `scaleFor` gives. */
+export function cutGrid(slide: Slide, mask: TissueMask, options: GridOptions): TileGrid {
+  const scale = scaleFor(slide, options);
+  const { leastTissue = 0, corePx } = options;
+  const { level, ratio, downsample } = scale;
+  const { widthPx, heightPx } = slide.levels[level]!;
+  const width = Math.ceil(widthPx / ratio), height = Math.ceil(heightPx / ratio);
+  const tiles: ModelTile[] = [];
+  for (let y = 0; y < height; y += corePx) {
+    for (let x = 0; x < width; x += corePx) {
+      const tissue = tissuePart(mask, x * downsample, y * downsample, corePx * downsample);
+      if (tissue > 0 && tissue >= leastTissue) tiles.push({ x, y });
+    }
+  }
+  return { ...scale, tiles };
+}
+
+/** The part of a square that is tissue: of what of it is on the slide. */
+function tissuePart(mask: TissueMask, x0Px: number, y0Px: number, sidePx: number): number {
   const left = Math.floor(x0Px / mask.downsampleX), top = Math.floor(y0Px / mask.downsampleY);
   const right = Math.min(mask.widthPx, Math.ceil((x0Px + sidePx) / mask.downsampleX));
   const bottom = Math.min(mask.heightPx, Math.ceil((y0Px + sidePx) / mask.downsampleY));
+  let inside = 0;
   for (let y = top; y < bottom; y++) {
-    for (let x = left; x < right; x++) {
-      if (mask.data[y * mask.widthPx + x] !== 0) return true;
-    }
+    for (let x = left; x < right; x++) inside += mask.data[y * mask.widthPx + x]!;
   }
-  return false;
+  return inside / Math.max(1, (right - left) * (bottom - top));
 }

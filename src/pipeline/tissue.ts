@@ -49,6 +49,29 @@ export function findTissue(overview: Overview, mpp: number): TissueMask {
   return { data, widthPx, heightPx, downsampleX, downsampleY, threshold };
 }
 
+/** Whether a place is tissue. @param x0 level-0 pixels, at least 0; what lies beyond the mask is its edge. */
+export function isTissue(mask: TissueMask, x0: number, y0: number): boolean {
+  const x = Math.min(mask.widthPx - 1, Math.floor(x0 / mask.downsampleX));
+  const y = Math.min(mask.heightPx - 1, Math.floor(y0 / mask.downsampleY));
+  return mask.data[y * mask.widthPx + x] !== 0;
+}
+
+/** Level-0 px² of tissue in the square of `side0` level-0 pixels at (x0, y0); what lies off the slide is none. */
+export function tissueWithin(mask: TissueMask, x0: number, y0: number, side0: number): number {
+  const { downsampleX, downsampleY, widthPx, heightPx, data } = mask;
+  const left = x0 / downsampleX, right = Math.min(widthPx, (x0 + side0) / downsampleX);
+  const top = y0 / downsampleY, bottom = Math.min(heightPx, (y0 + side0) / downsampleY);
+  let sum = 0;
+  for (let y = Math.floor(top); y < bottom; y++) {
+    const tall = Math.min(y + 1, bottom) - Math.max(y, top);
+    for (let x = Math.floor(left); x < right; x++) {
+      if (data[y * widthPx + x] === 0) continue;
+      sum += tall * (Math.min(x + 1, right) - Math.max(x, left));
+    }
+  }
+  return sum * downsampleX * downsampleY;
+}
+
 /** Area of the tissue in mm². @param mpp micrometres per level-0 pixel on each axis. */
 export function tissueAreaMm2(mask: TissueMask, mppX: number, mppY: number): number {
   const pixels = mask.data.reduce((sum, inside) => sum + inside, 0);
