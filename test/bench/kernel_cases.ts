@@ -25,7 +25,7 @@ import { contourMarksKernel, recordContourMarks } from "../../kernels/contour_ma
 import type { Gpu } from "../../kernels/device.ts";
 import { compileGroupNorm, groupMomentsShape, recordGroupNorm } from "../../kernels/group_norm.ts";
 import { compileIsolines, recordIsolines } from "../../kernels/isolines.ts";
-import type { Batch } from "../../kernels/kernel.ts";
+import type { Recorder } from "../../kernels/kernel.ts";
 import { compileLayerNorm, recordLayerNorm } from "../../kernels/layer_norm.ts";
 import {
   compileMatmul,
@@ -53,17 +53,87 @@ import {
 import { compileResize, recordResize, resizedAxes } from "../../kernels/resize.ts";
 import { stainHistogramKernel, TISSUE_LEVELS } from "../../kernels/stain.ts";
 import { recordSuppressPoints, suppressPointsKernel } from "../../kernels/suppress.ts";
-import { Tensor } from "../../kernels/tensor.ts";
-import { randomTensor, Tuner } from "../../kernels/tuner.ts";
+import { bytesOf, type ElementType, Tensor, type TensorData } from "../../kernels/tensor.ts";
+import { randomTensor, type Tuner } from "../../kernels/tuner.ts";
 import { bytes, floats } from "../reference/random.ts";
+
+/** Tensors of one case, freed together: on a GPU they are larger than its caches. */
+export class Workspace {
+  readonly #tensors: Tensor[] = [];
+
+  constructor(readonly tuner: Tuner) {}
+
+  get gpu(): Gpu {
+    return this.tuner.gpu;
+  }
+
+  tensor(type: ElementType, shape: readonly number[]): Tensor {
+    return this.#kept(new Tensor(this.gpu, type, shape));
+  }
+
+  from(data: TensorData, shape: readonly number[]): Tensor {
+    return this.#kept(Tensor.from(this.gpu, data, shape));
+  }
+
+  random(type: "f32" | "f16", shape: readonly number[]): Tensor {
+    return this.#kept(randomTensor(this.gpu, type, shape));
+  }
+
+  #kept(tensor: Tensor): Tensor {
+    this.#tensors.push(tensor);
+    return tensor;
+  }
+
+  destroy(): void {
+    for (const tensor of this.#tensors) tensor.destroy();
+  }
+}
+
+/** The same work for another library; shapes channels-last, as ours are. */
+export type PeerTask =
+  & { readonly type: "f32" | "f16" }
+  & (
+    | {
+      readonly op: "matmul";
+      readonly rows: number;
+      readonly inner: number;
+      readonly columns: number;
+      readonly bias: boolean;
+      readonly residual: boolean;
+      readonly activation?: "relu" | "gelu";
+    }
+    | {
+      readonly op: "conv2d";
+      readonly input: readonly [number, number, number, number];
+      readonly kernel: readonly [number, number];
+      readonly outChannels: number;
+      readonly stride: number;
+      readonly groups: number;
+    }
+    | { readonly op: "relu" | "gelu" | "softmax" | "layer_norm"; readonly shape: readonly number[] }
+    | { readonly op: "copy" | "channels_last"; readonly shape: readonly number[] }
+    | { readonly op: "add"; readonly shape: readonly number[]; readonly right: readonly number[] }
+    | { readonly op: "mean" | "transpose"; shape: readonly number[]; axes: readonly number[] }
+    | { readonly op: "max_pool" | "global_average"; readonly shape: readonly number[] }
+    | { readonly op: "resize"; shape: readonly number[]; readonly mode: "nearest" | "linear" }
+    | { readonly op: "group_norm"; readonly shape: readonly number[]; readonly groups: number }
+    | { readonly op: "attention"; batch: number; heads: number; tokens: number; size: number }
+    | { readonly op: "normalise"; readonly shape: readonly number[] }
+  );
 
 export interface KernelCase {
   readonly name: string;
-  /** Work of one dispatch: floating-point operations, or bytes read and written where memory is the limit. */
-  readonly work: number;
-  readonly unit: "FLOP" | "B";
-  /** Makes inputs on the device and gives what records one dispatch. */
-  prepare(gpu: Gpu): Promise<(batch: Batch) => void>;
+  /** Floating-point operations of one run, where they are what its rate is told in. */
+  readonly operations?: number;
+  /** Bytes that one run must read and write at least, each once. */
+  readonly bytes: number;
+  /** What the operations are done in: f16 has subgroup matrices where the adapter has them. */
+  readonly type?: "f32" | "f16";
+  /** How often ResNet-50 has this convolution. */
+  readonly inResnet50?: number;
+  readonly peer?: PeerTask;
+  /** Makes inputs on the device and gives what records one run. */
+  prepare(on: Workspace): Promise<(recorder: Recorder) => void>;
 }
 
 /** [M, K] · [K, N], with what follows it in the model that the shape is of; tiles are picked by timing. */
@@ -76,20 +146,28 @@ function matmulCase(
   const [rows, inner, columns] = shape;
   return {
     name: `matmul ${type} ${of}`,
-    work: 2 * rows * inner * columns,
-    unit: "FLOP",
-    async prepare(gpu) {
-      const tile = await tuneMatmul(new Tuner(gpu), options, shape);
-      const compiled = await compileMatmul(gpu, { ...options, shape, tile });
-      const product = new Tensor(gpu, type, [rows, columns]);
+    operations: 2 * rows * inner * columns,
+    bytes: bytesOf(type) *
+      (rows * inner + inner * columns + rows * columns * (options.residual ? 2 : 1)),
+    type,
+    peer: {
+      ...{ op: "matmul", type, rows, inner, columns },
+      bias: options.bias !== undefined,
+      residual: options.residual !== undefined,
+      activation: options.activation as "relu" | "gelu" | undefined,
+    },
+    async prepare(on) {
+      const tile = await tuneMatmul(on.tuner, options, shape);
+      const compiled = await compileMatmul(on.gpu, { ...options, shape, tile });
+      const product = on.tensor(type, [rows, columns]);
       const tensors = {
-        a: randomTensor(gpu, type, [rows, inner]),
-        b: randomTensor(gpu, type, options.transposeB ? [columns, inner] : [inner, columns]),
-        ...(options.bias && { bias: randomTensor(gpu, type, [columns]) }),
-        ...(options.residual && { residual: randomTensor(gpu, type, product.shape) }),
+        a: on.random(type, [rows, inner]),
+        b: on.random(type, options.transposeB ? [columns, inner] : [inner, columns]),
+        ...(options.bias && { bias: on.random(type, [columns]) }),
+        ...(options.residual && { residual: on.random(type, product.shape) }),
         product,
       };
-      return (batch) => recordMatmul(batch, compiled, tensors);
+      return (recorder) => recordMatmul(recorder, compiled, tensors);
     },
   };
 }
@@ -118,62 +196,89 @@ function convCase(
   name: string,
   [images, height, width, channels]: readonly [number, number, number, number],
   [kernelHeight, kernelWidth, outChannels]: readonly [number, number, number],
-  { type = "f32", groups = 1, stride = 1 }: {
+  { type = "f32", groups = 1, stride = 1, inResnet50 }: {
     type?: Conv2dOptions["type"];
     groups?: number;
     stride?: number;
+    inResnet50?: number;
   } = {},
 ): KernelCase {
   const padY = (kernelHeight - 1) / 2, padX = (kernelWidth - 1) / 2;
   const outHeight = convolvedSize(height, kernelHeight, stride, 2 * padY);
   const outWidth = convolvedSize(width, kernelWidth, stride, 2 * padX);
-  const sums = images * outHeight * outWidth * outChannels;
+  const pixels = images * outHeight * outWidth;
+  const taps = kernelHeight * kernelWidth;
   return {
     name: `conv2d ${type} ${name}`,
-    work: 2 * sums * kernelHeight * kernelWidth * channels / groups,
-    unit: "FLOP",
-    async prepare(gpu) {
-      const compiled = await compileConv2d(gpu, {
+    operations: 2 * pixels * outChannels * taps * channels / groups,
+    // Of a 1 × 1 convolution with strides only the pixels that it looks at.
+    bytes: bytesOf(type) * (Math.min(images * height * width, pixels * taps) * channels +
+      outChannels * taps * channels / groups + pixels * outChannels),
+    ...{ type, inResnet50 },
+    peer: {
+      ...{ op: "conv2d", type, input: [images, height, width, channels] },
+      ...{ kernel: [kernelHeight, kernelWidth], outChannels, stride, groups },
+    },
+    async prepare(on) {
+      const compiled = await compileConv2d(on.gpu, {
         ...{ channels, outChannels, kernelHeight, kernelWidth, groups, type, bias: true },
         ...{ strideY: stride, strideX: stride, activation: "relu" },
-        pixels: images * outHeight * outWidth,
+        pixels,
       });
-      const random = (shape: number[], seed: number) => {
-        const values = floats(shape.reduce((a, b) => a * b, 1), seed);
-        return Tensor.from(gpu, type === "f16" ? new Float16Array(values) : values, shape);
-      };
-      const taps = kernelHeight * kernelWidth;
       const weights = packConv2dWeights(
         compiled,
         floats(outChannels * channels / groups * taps, 2),
       );
       const out = paddedChannels(outChannels);
       const tensors = {
-        input: random([images, height, width, paddedChannels(channels)], 1),
-        weights: Tensor.from(gpu, weights.data, weights.shape),
-        bias: random([out], 3),
-        output: new Tensor(gpu, type, [images, outHeight, outWidth, out]),
+        input: on.random(type, [images, height, width, paddedChannels(channels)]),
+        weights: on.from(weights.data, weights.shape),
+        bias: on.random(type, [out]),
+        output: on.tensor(type, [images, outHeight, outWidth, out]),
       };
       const pads = { top: padY, left: padX, bottom: padY, right: padX };
-      return (batch) => recordConv2d(batch, compiled, tensors, pads);
+      return (recorder) => recordConv2d(recorder, compiled, tensors, pads);
     },
   };
 }
 
-/** Convolutions of one type: ResNet-50's kinds, then grouped and depthwise ones of other networks. */
+/** ResNet-50's convolutions at 224 × 224 (He et al. 2015, table 1), each with how often it is there. */
+function resnet50Cases(type: "f32" | "f16", large: boolean): KernelCase[] {
+  const n = large ? 64 : 1;
+  const layers = new Map<string, { in: number; out: number; k: number; s: number; side: number }>();
+  const counts = new Map<string, number>();
+  const layer = (side: number, k: number, s: number, input: number, out: number) => {
+    const name = `${k}×${k}${s > 1 ? `/${s}` : ""} ${input}→${out}, ${side}×${side}`;
+    layers.set(name, { in: input, out, k, s, side });
+    counts.set(name, (counts.get(name) ?? 0) + 1);
+  };
+  layer(224, 7, 2, 3, 64);
+  let side = 56, channels = 64;
+  for (const [stage, blocks] of [3, 4, 6, 3].entries()) {
+    const width = 64 << stage, out = 4 * width;
+    for (let block = 0; block < blocks; block++) {
+      const stride = stage > 0 && block === 0 ? 2 : 1;
+      layer(side, 1, 1, channels, width);
+      layer(side, 3, stride, width, width);
+      if (block === 0) layer(side, 1, stride, channels, out);
+      side /= stride;
+      layer(side, 1, 1, width, out);
+      channels = out;
+    }
+  }
+  return [...layers].map(([name, { in: input, out, k, s, side }]) =>
+    convCase(`${name}, batch ${n}`, [n, side, side, input], [k, k, out], {
+      ...{ type, stride: s, inResnet50: counts.get(name) },
+    })
+  );
+}
+
+/** Convolutions of one type: ResNet-50's, then grouped and depthwise ones of other networks. */
 function convCases(type: "f32" | "f16", large: boolean): KernelCase[] {
   const n = large ? 64 : 1;
   const of = large ? `, batch ${n}` : "";
   return [
-    convCase(`7×7/2 3→64, 224×224${of}`, [n, 224, 224, 3], [7, 7, 64], { type, stride: 2 }),
-    convCase(`1×1 256→64, 56×56${of}`, [n, 56, 56, 256], [1, 1, 64], { type }),
-    convCase(`1×1 64→256, 56×56${of}`, [n, 56, 56, 64], [1, 1, 256], { type }),
-    convCase(`1×1/2 256→512, 56×56${of}`, [n, 56, 56, 256], [1, 1, 512], { type, stride: 2 }),
-    convCase(`3×3 64→64, 56×56${of}`, [n, 56, 56, 64], [3, 3, 64], { type }),
-    convCase(`3×3/2 128→128, 56×56${of}`, [n, 56, 56, 128], [3, 3, 128], { type, stride: 2 }),
-    convCase(`3×3 128→128, 28×28${of}`, [n, 28, 28, 128], [3, 3, 128], { type }),
-    convCase(`3×3 256→256, 14×14${of}`, [n, 14, 14, 256], [3, 3, 256], { type }),
-    convCase(`3×3 512→512, 7×7${of}`, [n, 7, 7, 512], [3, 3, 512], { type }),
+    ...resnet50Cases(type, large),
     convCase(`3×3 128, 32 groups (ResNeXt), 56×56${of}`, [n, 56, 56, 128], [3, 3, 128], {
       ...{ type, groups: 32 },
     }),
@@ -190,26 +295,42 @@ function convCases(type: "f32" | "f16", large: boolean): KernelCase[] {
 }
 
 const SIDE = 1024;
+
+/** Bytes that repeat after a million, which is 85 rows of a tile. */
+function randomBytes(count: number): Uint8Array<ArrayBuffer> {
+  const once = bytes(Math.min(count, 1_000_003), 1);
+  const data = new Uint8Array(count);
+  for (let at = 0; at < count; at += once.length) {
+    data.set(once.subarray(0, Math.min(once.length, count - at)), at);
+  }
+  return data;
+}
+
 const IMAGENET = meanStd([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 const AS_IT_IS = { mix: [[1, 0, 0], [0, 1, 0], [0, 0, 1]], offset: [0, 0, 0] } as const;
 
+/** Tiles of 1024² on a GPU by the sixteen, which no cache holds. */
 function normaliseCase(
   name: string,
+  large: boolean,
   normalisation: Normalisation,
   options: NormaliseOptions = {},
   size = SIDE,
 ): KernelCase {
   const channels = options.layout === "planar" ? 3 : 4;
+  const { type = "f32" } = options;
+  const tiles = large ? 16 : 1;
+  const isPlain = normalisation === IMAGENET && size === SIDE && channels === 4;
   return {
-    name: `normalise ${name}, ${SIDE}²`,
-    work: SIDE * SIDE * 3 + size * size * channels * 4,
-    unit: "B",
-    async prepare(gpu) {
-      const pipelines = await compileNormalise(gpu, normalisation, options);
-      const pixels = Tensor.from(gpu, bytes(SIDE * SIDE * 3, 1), [1, SIDE, SIDE, 3]);
-      const shape = channels === 3 ? [1, 3, size, size] : [1, size, size, 4];
-      const normalised = new Tensor(gpu, "f32", shape);
-      return (batch) => recordNormalise(batch, pipelines, pixels, normalised, normalisation);
+    name: `normalise u8 → ${type} ${name}, ${large ? `${tiles} × ` : ""}${SIDE}²`,
+    bytes: tiles * (SIDE * SIDE * 3 + size * size * channels * bytesOf(type)),
+    ...(isPlain && { peer: { op: "normalise", type, shape: [tiles, SIDE, SIDE, 3] } }),
+    async prepare(on) {
+      const pipelines = await compileNormalise(on.gpu, normalisation, options);
+      const pixels = on.from(randomBytes(tiles * SIDE * SIDE * 3), [tiles, SIDE, SIDE, 3]);
+      const shape = channels === 3 ? [tiles, 3, size, size] : [tiles, size, size, 4];
+      const normalised = on.tensor(type, shape);
+      return (recorder) => recordNormalise(recorder, pipelines, pixels, normalised, normalisation);
     },
   };
 }
@@ -218,198 +339,210 @@ function componentsCase(name: string, inside: (x: number, y: number) => boolean)
   return {
     name: `components ${name}, ${SIDE}²`,
     // The map, and kinds and labels as each of four kernels reads and writes them.
-    work: SIDE * SIDE * 4 * (3 + 3 + 3 + 2),
-    unit: "B",
-    async prepare(gpu) {
-      const pipelines = await compileComponents(gpu, { type: "u32" });
+    bytes: SIDE * SIDE * 4 * (3 + 3 + 3 + 2),
+    async prepare(on) {
+      const pipelines = await compileComponents(on.gpu, { type: "u32" });
       const map = Uint32Array.from(
         { length: SIDE * SIDE },
         (_, i) => inside(i % SIDE, Math.floor(i / SIDE)) ? 1 : 0,
       );
       const shape = [1, SIDE, SIDE];
       const tensors = {
-        map: Tensor.from(gpu, map, shape),
-        labels: new Tensor(gpu, "u32", shape),
-        kinds: new Tensor(gpu, "u32", shape),
-        count: new Tensor(gpu, "u32", [1]),
-        list: new Tensor(gpu, "u32", [65536, COMPONENT_FIELDS]),
+        map: on.from(map, shape),
+        labels: on.tensor("u32", shape),
+        kinds: on.tensor("u32", shape),
+        count: on.tensor("u32", [1]),
+        list: on.tensor("u32", [65536, COMPONENT_FIELDS]),
       };
-      return (batch) => recordComponents(batch, pipelines, tensors);
+      return (recorder) => recordComponents(recorder, pipelines, tensors);
     },
   };
 }
 
 /** One operand through a kernel of dense tensors, bound by memory; `copy` is the measure of the others. */
 function denseCases(type: "f32" | "f16", large: boolean): KernelCase[] {
-  const bytes = type === "f32" ? 4 : 2;
-  const images = large ? 64 : 8;
+  const bytes = bytesOf(type);
+  const images = large ? 256 : 8;
   const shape = [images, 56, 56, 64];
   const count = countOf(shape);
   const copied = (
     name: string,
     of: readonly number[],
-    compile: (gpu: Gpu, input: Tensor) => Promise<CompiledCopy>,
+    compile: (on: Workspace, input: Tensor) => Promise<CompiledCopy>,
+    peer: PeerTask,
   ): KernelCase => ({
     name: `${name} ${type} [${of.join(", ")}]`,
-    work: 2 * countOf(of) * bytes,
-    unit: "B",
-    async prepare(gpu) {
-      const input = randomTensor(gpu, type, of);
-      const compiled = await compile(gpu, input);
-      const output = new Tensor(gpu, type, compiled.output.shape);
-      return (batch) => recordCopy(batch, compiled, { input, output });
+    peer,
+    bytes: 2 * countOf(of) * bytes,
+    async prepare(on) {
+      const input = on.random(type, of);
+      const compiled = await compile(on, input);
+      const output = on.tensor(type, compiled.output.shape);
+      return (recorder) => recordCopy(recorder, compiled, { input, output });
     },
   });
-  const added = (name: string, right: readonly number[], work: number): KernelCase => ({
+  const added = (name: string, right: readonly number[]): KernelCase => ({
     name: `binary ${type} add ${name}`,
-    work,
-    unit: "B",
-    async prepare(gpu) {
-      const left = randomTensor(gpu, type, shape);
-      const tensors = { left, right: randomTensor(gpu, type, right) };
-      const compiled = await compileBinary(gpu, "add", tensors.left, tensors.right);
-      const output = new Tensor(gpu, type, shape);
-      return (batch) => recordBinary(batch, compiled, { ...tensors, output });
+    bytes: (2 * count + countOf(right)) * bytes,
+    peer: { op: "add", type, shape, right },
+    async prepare(on) {
+      const left = on.random(type, shape);
+      const tensors = { left, right: on.random(type, right) };
+      const compiled = await compileBinary(on.gpu, "add", tensors.left, tensors.right);
+      const output = on.tensor(type, shape);
+      return (recorder) => recordBinary(recorder, compiled, { ...tensors, output });
     },
   });
   const reduced = (of: readonly number[], axes: readonly number[]): KernelCase => ({
     name: `reduce ${type} mean [${of.join(", ")}] over ${axes}`,
-    work: countOf(of) * bytes,
-    unit: "B",
-    async prepare(gpu) {
-      const input = randomTensor(gpu, type, of);
-      const compiled = await compileReduce(gpu, "mean", input, axes);
-      const output = new Tensor(gpu, type, compiled.output.shape);
-      return (batch) => recordReduce(batch, compiled, { input, output });
+    bytes: countOf(of) * bytes,
+    peer: { op: "mean", type, shape: of, axes },
+    async prepare(on) {
+      const input = on.random(type, of);
+      const compiled = await compileReduce(on.gpu, "mean", input, axes);
+      const output = on.tensor(type, compiled.output.shape);
+      return (recorder) => recordReduce(recorder, compiled, { input, output });
     },
   });
   const rows = [images * 197, 768];
   return [
-    copied("copy", shape, (gpu, input) => compileExpand(gpu, input, input.shape)),
+    copied("copy", shape, (on, input) => compileExpand(on.gpu, input, input.shape), {
+      ...{ op: "copy", type, shape },
+    }),
     ...(["relu", "gelu"] as const).map((operation): KernelCase => ({
       name: `unary ${type} ${operation} [${shape.join(", ")}]`,
-      work: 2 * count * bytes,
-      unit: "B",
-      async prepare(gpu) {
-        const compiled = await compileUnary(gpu, operation, type);
-        const input = randomTensor(gpu, type, shape), output = new Tensor(gpu, type, shape);
-        return (batch) => recordUnary(batch, compiled, { input, output });
+      bytes: 2 * count * bytes,
+      peer: { op: operation, type, shape },
+      async prepare(on) {
+        const compiled = await compileUnary(on.gpu, operation, type);
+        const input = on.random(type, shape), output = on.tensor(type, shape);
+        return (recorder) => recordUnary(recorder, compiled, { input, output });
       },
     })),
-    added(`[${shape.join(", ")}]`, shape, 3 * count * bytes),
-    added("one of 64 channels each", [64], 2 * count * bytes),
+    added(`[${shape.join(", ")}]`, shape),
+    added("one of 64 channels each", [64]),
     reduced(shape, [1, 2]),
     reduced(rows, [1]),
     {
       name: `softmax ${type} [${rows.join(", ")}]`,
-      work: 2 * countOf(rows) * bytes,
-      unit: "B",
-      async prepare(gpu) {
-        const input = randomTensor(gpu, type, rows), output = new Tensor(gpu, type, rows);
-        const compiled = await compileSoftmax(gpu, input, -1);
-        return (batch) => recordSoftmax(batch, compiled, { input, output });
+      bytes: 2 * countOf(rows) * bytes,
+      peer: { op: "softmax", type, shape: rows },
+      async prepare(on) {
+        const input = on.random(type, rows), output = on.tensor(type, rows);
+        const compiled = await compileSoftmax(on.gpu, input, -1);
+        return (recorder) => recordSoftmax(recorder, compiled, { input, output });
       },
     },
-    copied("transpose", rows, (gpu, input) => compileTranspose(gpu, input, [1, 0])),
+    copied("transpose", rows, (on, input) => compileTranspose(on.gpu, input, [1, 0]), {
+      ...{ op: "transpose", type, shape: rows, axes: [1, 0] },
+    }),
     copied(
       "heads first",
       [images, 197, 12, 64],
-      (gpu, input) => compileTranspose(gpu, input, [0, 2, 1, 3]),
+      (on, input) => compileTranspose(on.gpu, input, [0, 2, 1, 3]),
+      { op: "transpose", type, shape: [images, 197, 12, 64], axes: [0, 2, 1, 3] },
     ),
-    copied("to channels-last", [images, 64, 56, 56], compileToChannelsLast),
+    copied(
+      "to channels-last",
+      [images, 64, 56, 56],
+      (on, input) => compileToChannelsLast(on.gpu, input),
+      { op: "channels_last", type, shape: [images, 64, 56, 56] },
+    ),
   ];
 }
 
-/** Pooling, resizing, normalising and attending at the shapes of ResNet-50, U-Nets and ViT-B/16. */
+/** Pooling, resizing, normalising and attending at the shapes of ResNet-50, U-Nets and ViT-S/16. */
 function spatialCases(type: "f32" | "f16", large: boolean): KernelCase[] {
-  const bytes = type === "f32" ? 4 : 2;
+  const bytes = bytesOf(type);
   const images = large ? 64 : 8;
   const window = { kernelShape: [3, 3], strides: [2, 2], pads: [1, 1, 1, 1] };
-  const [tokens, heads, headSize] = [197, 12, 64];
+  const [tokens, heads, headSize] = [197, 6, 64];
   const width = heads * headSize;
+  const rows = [images * (large ? 8 : 1), tokens, width];
   return [
     {
       name: `pool ${type} max 3×3 / 2, 112×112×64, batch ${images}`,
-      work: images * 112 * 112 * 64 * 1.25 * bytes,
-      unit: "B",
-      async prepare(gpu) {
-        const compiled = await compilePool(gpu, { kind: "max", type });
-        const input = randomTensor(gpu, type, [images, 112, 112, 64]);
-        const output = new Tensor(gpu, type, pooledShape(input.shape, window));
-        return (batch) => recordPool(batch, compiled, { input, output }, window);
+      bytes: images * 112 * 112 * 64 * 1.25 * bytes,
+      peer: { op: "max_pool", type, shape: [images, 112, 112, 64] },
+      async prepare(on) {
+        const compiled = await compilePool(on.gpu, { kind: "max", type });
+        const input = on.random(type, [images, 112, 112, 64]);
+        const output = on.tensor(type, pooledShape(input.shape, window));
+        return (recorder) => recordPool(recorder, compiled, { input, output }, window);
       },
     },
-    ...[[7, 2048], [112, 64]].map(([side, channels]): KernelCase => ({
-      name: `pool ${type} average of all ${side}×${side}×${channels}, batch ${images}`,
-      work: images * side! * side! * channels! * bytes,
-      unit: "B",
-      async prepare(gpu) {
-        const compiled = await compileGlobalPool(gpu, { kind: "average", type });
-        const input = randomTensor(gpu, type, [images, side!, side!, channels!]);
-        const output = new Tensor(gpu, type, [images, channels!]);
-        return (batch) => recordGlobalPool(batch, compiled, { input, output });
+    ...([[4 * images, 7, 7, 2048], [images, 112, 112, 64]] as const).map((shape): KernelCase => ({
+      name: `pool ${type} average of all ${shape.slice(1).join("×")}, batch ${shape[0]}`,
+      bytes: countOf(shape) * bytes,
+      peer: { op: "global_average", type, shape },
+      async prepare(on) {
+        const compiled = await compileGlobalPool(on.gpu, { kind: "average", type });
+        const input = on.random(type, shape);
+        const output = on.tensor(type, [shape[0], shape[3]]);
+        return (recorder) => recordGlobalPool(recorder, compiled, { input, output });
       },
     })),
     ...(["nearest", "linear"] as const).map((mode): KernelCase => ({
       name: `resize ${type} ${mode} 2×, 56×56×64, batch ${images}`,
-      work: images * 56 * 56 * 64 * 5 * bytes,
-      unit: "B",
-      async prepare(gpu) {
+      bytes: images * 56 * 56 * 64 * 5 * bytes,
+      peer: { op: "resize", type, shape: [images, 56, 56, 64], mode },
+      async prepare(on) {
         const shape = [images, 56, 56, 64];
         const axes = resizedAxes(shape, { scales: [2, 2], axes: [1, 2] });
-        const compiled = await compileResize(gpu, { shape, axes, mode, type });
-        const input = randomTensor(gpu, type, shape);
-        const output = new Tensor(gpu, type, compiled.outShape);
-        return (batch) => recordResize(batch, compiled, { input, output });
+        const compiled = await compileResize(on.gpu, { shape, axes, mode, type });
+        const input = on.random(type, shape);
+        const output = on.tensor(type, compiled.outShape);
+        return (recorder) => recordResize(recorder, compiled, { input, output });
       },
     })),
     {
-      name: `layer_norm ${type} ${images} × ${tokens} × ${width}`,
-      work: images * tokens * width * 2 * bytes,
-      unit: "B",
-      async prepare(gpu) {
-        const compiled = await compileLayerNorm(gpu, { row: width, type, bias: true });
-        const input = randomTensor(gpu, type, [images, tokens, width]);
-        const output = new Tensor(gpu, type, input.shape);
-        const scale = randomTensor(gpu, type, [width]), bias = randomTensor(gpu, type, [width]);
-        return (batch) => recordLayerNorm(batch, compiled, { input, scale, bias, output });
+      name: `layer_norm ${type} [${rows.join(", ")}]`,
+      bytes: 2 * countOf(rows) * bytes,
+      peer: { op: "layer_norm", type, shape: rows },
+      async prepare(on) {
+        const compiled = await compileLayerNorm(on.gpu, { row: width, type, bias: true });
+        const input = on.random(type, rows), output = on.tensor(type, rows);
+        const scale = on.random(type, [width]), bias = on.random(type, [width]);
+        return (recorder) => recordLayerNorm(recorder, compiled, { input, scale, bias, output });
       },
     },
     {
       name: `group_norm ${type} 32 of 128, 64×64, batch ${images}`,
-      work: images * 64 * 64 * 128 * 3 * bytes,
-      unit: "B",
-      async prepare(gpu) {
-        const compiled = await compileGroupNorm(gpu, { type });
-        const input = randomTensor(gpu, type, [images, 64, 64, 128]);
+      bytes: images * 64 * 64 * 128 * 3 * bytes, // Read twice: once for the moments.
+      peer: { op: "group_norm", type, shape: [images, 64, 64, 128], groups: 32 },
+      async prepare(on) {
+        const compiled = await compileGroupNorm(on.gpu, { type });
+        const input = on.random(type, [images, 64, 64, 128]);
         const tensors = {
           input,
-          scale: randomTensor(gpu, type, [128]),
-          bias: randomTensor(gpu, type, [128]),
-          output: new Tensor(gpu, type, input.shape),
-          moments: new Tensor(gpu, "f32", groupMomentsShape(input.shape)),
+          scale: on.random(type, [128]),
+          bias: on.random(type, [128]),
+          output: on.tensor(type, input.shape),
+          moments: on.tensor("f32", groupMomentsShape(input.shape)),
         };
-        return (batch) => recordGroupNorm(batch, compiled, tensors, { groups: 32 });
+        return (recorder) => recordGroupNorm(recorder, compiled, tensors, { groups: 32 });
       },
     },
     {
       name: `attention ${type} ${tokens} tokens, ${heads} × ${headSize}, batch ${images}`,
-      work: 4 * images * heads * tokens * tokens * headSize,
-      unit: "FLOP",
-      async prepare(gpu) {
-        const compiled = await compileAttention(gpu, { headSize, type });
+      operations: 4 * images * heads * tokens * tokens * headSize,
+      bytes: 4 * images * tokens * width * bytes,
+      type,
+      peer: { op: "attention", type, batch: images, heads, tokens, size: headSize },
+      async prepare(on) {
+        const compiled = await compileAttention(on.gpu, { headSize, type });
         const shape = [images, tokens, 3, heads, headSize] as const;
-        const packed = randomTensor(gpu, type, shape);
-        const output = new Tensor(gpu, type, [images, tokens, width]);
+        const packed = on.random(type, shape);
+        const output = on.tensor(type, [images, tokens, width]);
         const layouts = {
           query: tokensFirst(shape, 0),
           key: tokensFirst(shape, 1),
           value: tokensFirst(shape, 2),
           output: tokensFirst([images, tokens, 1, heads, headSize]),
         };
-        return (batch) =>
+        return (recorder) =>
           recordAttention(
-            batch,
+            recorder,
             compiled,
             { query: packed, key: packed, value: packed, output },
             { batch: images, heads, queries: tokens, keys: tokens, layouts },
@@ -436,22 +569,24 @@ export function kernelCases(large: boolean, f16: boolean): KernelCase[] {
     ...(f16 && large ? denseCases("f16", large) : []),
     ...spatialCases("f32", large),
     ...(f16 && large ? spatialCases("f16", large) : []),
-    normaliseCase("u8 → f32 mean/std", IMAGENET),
-    normaliseCase("u8 → f32 planar", IMAGENET, { layout: "planar" }),
-    normaliseCase("u8 → f32 stains", HAEMATOXYLIN_EOSIN),
-    normaliseCase("u8 → f32 Macenko", { ...IMAGENET, stain: { kind: "densities", ...AS_IT_IS } }),
-    normaliseCase("u8 → f32 Reinhard", { ...IMAGENET, stain: { kind: "cielab", ...AS_IT_IS } }),
-    normaliseCase("u8 → f32 halved", IMAGENET, {}, SIDE / 2),
+    normaliseCase("mean/std", large, IMAGENET),
+    ...(f16 ? [normaliseCase("mean/std", large, IMAGENET, { type: "f16" })] : []),
+    normaliseCase("planar", large, IMAGENET, { layout: "planar" }),
+    normaliseCase("stains", large, HAEMATOXYLIN_EOSIN),
+    normaliseCase("Macenko", large, {
+      ...{ ...IMAGENET, stain: { kind: "densities", ...AS_IT_IS } },
+    }),
+    normaliseCase("Reinhard", large, { ...IMAGENET, stain: { kind: "cielab", ...AS_IT_IS } }),
+    normaliseCase("halved", large, IMAGENET, {}, SIDE / 2),
     {
       name: `stain_histogram, ${SIDE}² of noise`,
-      work: SIDE * SIDE * (3 + 4),
-      unit: "B",
-      async prepare(gpu) {
-        const pipeline = await stainHistogramKernel.compile(gpu);
-        const pixels = Tensor.from(gpu, bytes(SIDE * SIDE * 3, 1), [SIDE, SIDE, 3]);
-        const histogram = new Tensor(gpu, "u32", [TISSUE_LEVELS ** 3]);
-        return (batch) =>
-          batch.dispatch(pipeline, {
+      bytes: SIDE * SIDE * (3 + 4),
+      async prepare(on) {
+        const pipeline = await stainHistogramKernel.compile(on.gpu);
+        const pixels = on.from(bytes(SIDE * SIDE * 3, 1), [SIDE, SIDE, 3]);
+        const histogram = on.tensor("u32", [TISSUE_LEVELS ** 3]);
+        return (recorder) =>
+          recorder.dispatch(pipeline, {
             params: { pixel_count: SIDE * SIDE },
             bindings: { pixels, histogram },
           }, [SIDE * SIDE / 256]);
@@ -461,69 +596,65 @@ export function kernelCases(large: boolean, f16: boolean): KernelCase[] {
     componentsCase("of one piece", () => true),
     {
       name: `contour_marks of squares, ${SIDE}²`,
-      work: SIDE * SIDE * 4,
-      unit: "B",
-      async prepare(gpu) {
-        const pipeline = await contourMarksKernel.compile(gpu);
+      bytes: SIDE * SIDE * 4,
+      async prepare(on) {
+        const pipeline = await contourMarksKernel.compile(on.gpu);
         // Squares of 16 pixels, each of a label of its own: a quarter of all pixels are marked.
         const label = (i: number) => 1 + (i % SIDE >> 4) + 64 * (i >> 14);
         const values = Uint32Array.from({ length: SIDE * SIDE }, (_, i) => label(i));
-        const labels = Tensor.from(gpu, values, [1, SIDE, SIDE]);
-        const count = new Tensor(gpu, "u32", [1]);
-        const marks = new Tensor(gpu, "u32", [SIDE * SIDE / 4, 2]);
-        return (batch) => recordContourMarks(batch, pipeline, { labels, count, marks });
+        const labels = on.from(values, [1, SIDE, SIDE]);
+        const count = on.tensor("u32", [1]);
+        const marks = on.tensor("u32", [SIDE * SIDE / 4, 2]);
+        return (recorder) => recordContourMarks(recorder, pipeline, { labels, count, marks });
       },
     },
     {
       name: `isolines of waves at 4 thresholds, ${SIDE}²`,
-      work: SIDE * SIDE * 4 * 4,
-      unit: "B",
-      async prepare(gpu) {
-        const pipeline = await compileIsolines(gpu);
+      bytes: SIDE * SIDE * 4 * 4,
+      async prepare(on) {
+        const pipeline = await compileIsolines(on.gpu);
         const waves = Float32Array.from(
           { length: SIDE * SIDE },
           (_, i) => Math.sin(i % SIDE / 20) * Math.sin(i / SIDE / 17),
         );
         const tensors = {
-          scores: Tensor.from(gpu, waves, [1, SIDE, SIDE, 1]),
-          thresholds: Tensor.from(gpu, Float32Array.of(-0.5, 0.1, 0.4, 0.7), [4]),
-          count: new Tensor(gpu, "u32", [1]),
-          segments: new Tensor(gpu, "u32", [SIDE * SIDE / 4, 4]),
+          scores: on.from(waves, [1, SIDE, SIDE, 1]),
+          thresholds: on.from(Float32Array.of(-0.5, 0.1, 0.4, 0.7), [4]),
+          count: on.tensor("u32", [1]),
+          segments: on.tensor("u32", [SIDE * SIDE / 4, 4]),
         };
-        return (batch) => recordIsolines(batch, pipeline, tensors);
+        return (recorder) => recordIsolines(recorder, pipeline, tensors);
       },
     },
     {
       name: `peaks ${SIDE}² × 4`,
-      work: SIDE * SIDE * 16,
-      unit: "B",
-      async prepare(gpu) {
-        const pipeline = await compilePeaks(gpu);
-        const scores = Tensor.from(gpu, floats(SIDE * SIDE * 4, 1), [SIDE, SIDE, 4]);
-        const count = new Tensor(gpu, "u32", [1]);
-        const found = new Tensor(gpu, "f32", [peakCapacity(SIDE, SIDE, 2), 4]);
+      bytes: SIDE * SIDE * 16,
+      async prepare(on) {
+        const pipeline = await compilePeaks(on.gpu);
+        const scores = on.from(floats(SIDE * SIDE * 4, 1), [SIDE, SIDE, 4]);
+        const count = on.tensor("u32", [1]);
+        const found = on.tensor("f32", [peakCapacity(SIDE, SIDE, 2), 4]);
         const core = { x: 0, y: 0, width: SIDE, height: SIDE };
         // A hundredth of random pixels pass: as dense as candidates on tissue.
-        return (batch) => recordPeaks(batch, pipeline, { scores, count, found }, core, 0.995);
+        return (recorder) => recordPeaks(recorder, pipeline, { scores, count, found }, core, 0.995);
       },
     },
     {
       name: "suppress_points, 8 × 2048",
       // Each round reads what a pair of points is compared by; a few rounds do.
-      work: 8 * 2048 * 2048 * 32,
-      unit: "B",
-      async prepare(gpu) {
-        const pipeline = await suppressPointsKernel.compile(gpu);
+      bytes: 8 * 2048 * 2048 * 32,
+      async prepare(on) {
+        const pipeline = await suppressPointsKernel.compile(on.gpu);
         const shape = [8, 2048, 4];
-        const found = Tensor.from(
-          gpu,
+        const found = on.from(
           floats(8 * 2048 * 4, 1).map((v, i) => i % 4 === 3 ? 0 : 256 * (v + 1)),
           shape,
         );
-        const count = Tensor.from(gpu, new Uint32Array(8).fill(2048), [8]);
-        const reach = Tensor.from(gpu, Float32Array.of(8), [1]);
-        const kept = new Tensor(gpu, "u32", [8, 2048]);
-        return (batch) => recordSuppressPoints(batch, pipeline, { found, count, reach, kept });
+        const count = on.from(new Uint32Array(8).fill(2048), [8]);
+        const reach = on.from(Float32Array.of(8), [1]);
+        const kept = on.tensor("u32", [8, 2048]);
+        return (recorder) =>
+          recordSuppressPoints(recorder, pipeline, { found, count, reach, kept });
       },
     },
   ];

@@ -27,10 +27,16 @@ interface RuntimeSession {
 
 let loaded: Promise<Runtime> | undefined;
 
+const folder = join(tmpdir(), "wgslide-peers", `onnxruntime-${VERSION}`);
+
+/** Whether it is there already: `OnnxRuntimePeer.open` would download it otherwise. */
+export function isInstalled(): boolean {
+  return existsSync(join(folder, "installed"));
+}
+
 /** @throws {Error} that says why where it cannot be installed. */
 async function runtime(): Promise<Runtime> {
-  const folder = join(tmpdir(), "wgslide-peers", `onnxruntime-${VERSION}`);
-  if (!existsSync(join(folder, "installed"))) {
+  if (!isInstalled()) {
     mkdirSync(folder, { recursive: true });
     const { success, stderr } = await new Deno.Command("npm", {
       args: [
