@@ -138,7 +138,10 @@ const rows = all.flatMap((step, i): Row[] => {
     const { eager_ms, compiled_ms, problem } = torch.times.get(row.name) ?? {};
     if (eager_ms !== undefined) row.peers.torch = eager_ms;
     if (compiled_ms !== undefined) row.peers.compiled = compiled_ms;
-    if (problem !== undefined && large) row.note = [row.note, problem].filter(Boolean).join("; ");
+    // That every compilation was left out is plain from its column.
+    if (problem !== undefined && large && !problem.endsWith("no time was left")) {
+      row.note = [row.note, `PyTorch, ${problem}`].filter(Boolean).join("; ");
+    }
   }
   return [row];
 });
