@@ -11,6 +11,7 @@ import type { Graph, Node } from "./graph.ts";
 import { elementCount, type HostTensor, isFloat, numbersOf, tensorOf } from "./host_tensor.ts";
 import { attention, layerNorm, rmsNorm } from "./patterns_transformer.ts";
 import { activationPatterns } from "./patterns_activation.ts";
+import { clipAfterClip, quantisedPair } from "./patterns_quantised.ts";
 import { Rewriter } from "./rewriter.ts";
 
 /** Tries to rewrite around a node. @returns true where it did. */
@@ -18,6 +19,7 @@ export type Rule = (graph: Rewriter, node: Node) => boolean;
 
 /** Tried in this order, at every node, until none changes anything. */
 const RULES: readonly Rule[] = [
+  quantisedPair,
   foldBatchNorm,
   foldScale,
   foldShift,
@@ -30,6 +32,7 @@ const RULES: readonly Rule[] = [
   addBias,
   fuseResidual,
   fuseActivation,
+  clipAfterClip,
 ];
 
 /** Rewrites a graph until no rule applies any more. */
