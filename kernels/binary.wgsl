@@ -89,7 +89,8 @@ fn right_at(at: u32) -> Value {
   return Value(right[at / 4u][at % 4u]);
 }
 
-// xʸ, for whole y up to 63 by squaring: exact for integers, and right for negative x.
+// xʸ, for whole y up to 63 by squaring: exact for integers, and right for negative x. What is no real
+// number is NaN, whose bits WGSL lets no constant have.
 fn power(x: vec4<Value>, y: vec4<Value>) -> vec4<Value> {
   let by = vec4f(y);
   let whole = round(by) == by;
@@ -105,7 +106,9 @@ fn power(x: vec4<Value>, y: vec4<Value>) -> vec4<Value> {
   let odd = whole & (fract(0.5 * by) != vec4f());
   let curve = exp2(by * log2(m));
   let signed = select(curve, -curve, odd & (vec4f(x) < vec4f()));
-  let zero_or = select(signed, vec4f(), (m == vec4f()) & (by > vec4f()));
+  let nan = bitcast<vec4f>(vec4<u32>(0x7fc00000u | (params.count4 & 0u)));
+  let real = select(signed, nan, !whole & (vec4f(x) < vec4f()));
+  let zero_or = select(real, vec4f(), (m == vec4f()) & (by > vec4f()));
   return select(vec4<Value>(zero_or), squared, whole & (abs(by) <= vec4f(63.0)));
 }
 

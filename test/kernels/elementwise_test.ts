@@ -464,3 +464,22 @@ Deno.test("recordUnary() leaves the padding of rows zero, whatever the operation
     }
   }
 });
+
+Deno.test("recordBinary() gives NaN for what is no power of a real number, and for nothing else", async () => {
+  const gpu = await sharedGpu();
+  const bases = Float32Array.of(-2, -2, -2, -2, 2, 0, -0.5, -8);
+  const exponents = Float32Array.of(0.5, 2, 3, -1, 0.5, 0.5, 1.5, 1 / 3);
+  const left = Tensor.from(gpu, bases, [8]), right = Tensor.from(gpu, exponents, [8]);
+  const output = new Tensor(gpu, "f32", [8]);
+  const batch = new Batch(gpu);
+  recordBinary(batch, await compileBinary(gpu, "pow", left, right), { left, right, output });
+  batch.submit();
+  for (const [i, actual] of (await output.readFloats()).entries()) {
+    const expected = bases[i]! ** exponents[i]!;
+    // exp2 and log2 of WGSL are off by some ulp at these sizes.
+    const close = Number.isNaN(expected)
+      ? Number.isNaN(actual)
+      : Math.abs(actual - expected) <= 1e-5 * Math.abs(expected);
+    assert.ok(close, `${bases[i]} ^ ${exponents[i]} is ${actual}, not ${expected}`);
+  }
+});
