@@ -234,16 +234,19 @@ function gemmToMatMul(graph: Rewriter, node: Node): boolean {
   const [a, b, c = ""] = node.inputs as [string, string, string?];
   let bias = "";
   if (c !== "") {
-    const constant = graph.constant(c);
+    const constant = graph.constants.get(c);
     const columns = graph.constants.get(b)?.shape[node.attributes.get("transB") ? 0 : 1];
     if (
       constant === undefined || elementCount(constant.shape) !== columns ||
       constant.shape.at(-1) !== columns
     ) return false;
-    bias = graph.addConstant(
-      tensorOf(constant.type, [columns], Float64Array.from(numbersOf(constant), (v) => beta * v)),
-      c,
-    );
+    if (beta === 1) bias = c;
+    else {
+      const values = graph.constant(c);
+      if (values === undefined) return false;
+      const scaled = Float64Array.from(numbersOf(values), (v) => beta * v);
+      bias = graph.addConstant(tensorOf(values.type, [columns], scaled), c);
+    }
   }
   graph.replace([node], {
     ...node,
@@ -269,7 +272,7 @@ function addBias(graph: Rewriter, node: Node): boolean {
       !isBare(product) || (product.inputs[2] ?? "") !== "" ||
       graph.onlyReader(node.inputs[value]!) !== node
     ) continue;
-    const constant = graph.constant(node.inputs[other]);
+    const constant = graph.constants.get(node.inputs[other]!);
     const b = graph.constants.get(product.inputs[1]!);
     if (b === undefined || b.shape.length < 2) continue; // A vector has no columns.
     const columns = b.shape.at(product.attributes.get("transB") === 1 ? -2 : -1);

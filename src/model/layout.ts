@@ -6,6 +6,8 @@
  * transposes costs nothing until somebody needs a certain order.
  */
 
+import { elementCount, type HostData } from "./host_tensor.ts";
+
 export interface Layout {
   /** Logical axes from outermost to innermost in memory. */
   readonly order: readonly number[];
@@ -95,6 +97,32 @@ export function reshaped(
     k += from.length;
   }
   return { order: [...ones, ...order], padded: false };
+}
+
+/** Elements that lie in a layout, row-major and without padding; the same array where they lie so. */
+export function rowMajor<D extends HostData>(data: D, shape: readonly number[], layout: Layout): D {
+  if (sameMemory(shape, layout, dense(shape.length))) return data;
+  // Strides of the memory along each logical axis, from the last on.
+  const physical = physicalShape(shape, layout);
+  const strides = new Array<number>(shape.length);
+  let stride = 1;
+  for (let k = physical.length - 1; k >= 0; k--) {
+    strides[layout.order[k]!] = stride;
+    stride *= physical[k]!;
+  }
+  const result = data.slice(0, elementCount(shape)) as D;
+  const index = new Array<number>(shape.length).fill(0);
+  let at = 0;
+  for (let i = 0; i < result.length; i++) {
+    result[i] = data[at]!;
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      at += strides[axis]!;
+      if (++index[axis]! < shape[axis]!) break;
+      at -= strides[axis]! * shape[axis]!;
+      index[axis] = 0;
+    }
+  }
+  return result;
 }
 
 /** Where a logical axis is in memory: 0 is outermost. */

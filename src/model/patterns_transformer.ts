@@ -2,7 +2,7 @@
 
 import type { Rule } from "./fuse.ts";
 import type { Node } from "./graph.ts";
-import { type HostTensor, numbersOf } from "./host_tensor.ts";
+import { numbersOf } from "./host_tensor.ts";
 import { inner, productOf } from "./patterns_activation.ts";
 import { Rewriter } from "./rewriter.ts";
 
@@ -57,12 +57,12 @@ function scaledBy(
   graph: Rewriter,
   name: string,
   op: "Mul" | "Add",
-): { node: Node; constant: string; tensor: HostTensor } | undefined {
+): { node: Node; constant: string } | undefined {
   const node = graph.onlyReader(name);
   if (node === undefined || node.domain !== "" || node.op !== op) return undefined;
   const constant = node.inputs[0] === name ? node.inputs[1]! : node.inputs[0]!;
-  const tensor = graph.constant(constant);
-  return tensor?.shape.length === 1 ? { node, constant, tensor } : undefined;
+  const isRow = graph.constants.get(constant)?.shape.length === 1;
+  return isRow ? { node, constant } : undefined;
 }
 
 /** LayerNormalization-17 over the last axis: (x − mean) / √(mean((x − mean)²) + ε) · scale + bias. */

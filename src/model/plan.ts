@@ -377,12 +377,8 @@ export class PlanBuilder {
       const constant = this.constant(reader, i);
       if (constant !== undefined) return { from: "known", constant };
       if (this.#onHost.has(name)) return { from: "host", name };
-      // What the host reads is f32 or an integer, row-major, in memory of its own.
-      const value = this.inLayout(name);
-      const type = value.type === "f16" ? "f32" : value.type;
-      const read = this.allocate(type, value.shape, dense(value.shape.length), { own: true });
-      this.convert(this, value, read);
-      return { from: "gpu", name, value: read, type: input.type };
+      // As it lies: the host turns it, whatever its axes.
+      return { from: "gpu", name, value: this.inLayout(name), type: input.type };
     });
     const step: HostStep = { reader, inputs, operator, uploads: new Map() };
     this.#push(step);
@@ -406,11 +402,12 @@ export class PlanBuilder {
 
   #push(step: GpuStep | HostStep): void {
     const at = this.#steps.length;
-    if ("record" in step) {
-      for (const memory of [...step.reads, ...step.writes]) {
-        memory.firstStep = Math.min(memory.firstStep, at);
-        memory.lastStep = Math.max(memory.lastStep, at);
-      }
+    const touched = "record" in step
+      ? [...step.reads, ...step.writes]
+      : step.inputs.flatMap((input) => input?.from === "gpu" ? [input.value.memory] : []);
+    for (const memory of touched) {
+      memory.firstStep = Math.min(memory.firstStep, at);
+      memory.lastStep = Math.max(memory.lastStep, at);
     }
     this.#steps.push(step);
     this.#owners.push(this.#current);

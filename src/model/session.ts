@@ -8,7 +8,7 @@ import { Tensor } from "../../kernels/tensor.ts";
 import { ModelError } from "../errors.ts";
 import type { Graph, ValueInfo } from "./graph.ts";
 import { elementCount, type HostTensor, isFloat } from "./host_tensor.ts";
-import { dense, type Layout } from "./layout.ts";
+import { dense, type Layout, rowMajor } from "./layout.ts";
 import { convert } from "./lowering/convert.ts";
 import { lowerings } from "./lowering/lowerings.ts";
 import { readModel } from "./onnx.ts";
@@ -389,9 +389,9 @@ export class Plan {
         throw new StepError(step, node.name, key, cause);
       }
     }
-    builder.begin("", "output");
     const results = new Map<string, GpuValue | "host" | HostTensor>();
     for (const { name, type } of graph.outputs) {
+      builder.begin(name, "output");
       const known = values.get(name)?.known;
       if (known !== undefined) results.set(name, known);
       else if (builder.isOnHost(name)) results.set(name, "host");
@@ -517,19 +517,21 @@ export class Plan {
   }
 }
 
+/** A value on the GPU in the host's memory, row-major, whichever way it lies there. */
+async function readAsItIs(
+  { value, type }: { readonly value: GpuValue; readonly type: ValueInfo["type"] },
+): Promise<HostTensor> {
+  const { shape, layout } = value;
+  const stored = fromGpu(await value.tensor.readBytes(), value.type, type, value.physical);
+  return { type, shape, data: rowMajor(stored.data, shape, layout) };
+}
+
 async function runOnHost(step: HostStep, onHost: Map<string, HostTensor>): Promise<void> {
   const inputs = await Promise.all(step.inputs.map(async (input): Promise<Input | undefined> => {
     if (input === undefined) return undefined;
     const known = input.from === "known"
       ? await loadConstant(input.constant)
-      : onHost.get(input.name) ?? (
-        input.from === "host" ? undefined : fromGpu(
-          await input.value.tensor.readBytes(),
-          input.value.type,
-          input.type,
-          input.value.shape,
-        )
-      );
+      : onHost.get(input.name) ?? (input.from === "gpu" ? await readAsItIs(input) : undefined);
     return known && { type: known.type, shape: known.shape, known };
   }));
   // Shapes that depended on data are known by now.

@@ -6,6 +6,7 @@ import {
   type Layout,
   physicalShape,
   reshaped,
+  rowMajor,
   sameMemory,
   transposed,
 } from "../../src/model/layout.ts";
@@ -61,6 +62,11 @@ Deno.test("sameMemory(), transposed() and reshaped() say what memory says", () =
     const layout = { order: shuffled(rank), padded: below(4) === 0 };
     const other = { order: shuffled(rank), padded: below(4) === 0 };
     const memory = stored(shape, layout);
+    const count = shape.reduce((a, b) => a * b, 1);
+    assert.deepEqual(
+      [...rowMajor(Int32Array.from(memory), shape, layout)],
+      Array.from({ length: count }, (_, i) => i),
+    );
     if (sameMemory(shape, layout, other)) assert.deepEqual(stored(shape, other), memory);
 
     const permutation = shuffled(rank);

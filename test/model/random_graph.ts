@@ -185,7 +185,7 @@ class GraphMaker {
     const outputs: Record<string, HostTensor> = {};
     const results = this.values.filter((value) =>
       !value.constant && !value.name.startsWith("input") &&
-      (!this.used.has(value.name) || this.chance(0.1))
+      (!this.used.has(value.name) || (value.tensor.type === "float32" && this.chance(0.1)))
     );
     for (const { name, tensor } of results) {
       outputs[name] = tensor;
@@ -682,6 +682,20 @@ const excitation: Growth = (g) => {
   return gate && g.node("Mul", [x, gate]);
 };
 
+/** What the host computes in the middle of a run. */
+const onHost: Growth = (g) => {
+  const x = g.some((v) => rankOf(v) >= 2);
+  if (x === undefined) return;
+  const axis = g.below(rankOf(x));
+  if (g.chance(0.5)) return g.node("Trilu", [x], { upper: g.below(2) }, x);
+  const most = g.nodes("TopK", [x, g.integers([1 + g.below(x.tensor.shape[axis]!)])], { axis }, {
+    outputs: 2,
+    exact: x.exact,
+  });
+  // Which of two that are nearly equal is first is not what this is about.
+  if (!x.exact && most !== undefined) g.used.add(most[1]!.name);
+};
+
 const GROWTHS: readonly (readonly [Growth, weight: number])[] = [
   [conv, 6],
   [unary, 4],
@@ -699,6 +713,7 @@ const GROWTHS: readonly (readonly [Growth, weight: number])[] = [
   [product, 3],
   [attention, 1],
   [excitation, 1],
+  [onHost, 1],
 ];
 const BAG = GROWTHS.flatMap(([growth, weight]) => new Array<Growth>(weight).fill(growth));
 
