@@ -106,7 +106,7 @@ fn power(x: vec4<Value>, y: vec4<Value>) -> vec4<Value> {
   let odd = whole & (fract(0.5 * by) != vec4f());
   let curve = exp2(by * log2(m));
   let signed = select(curve, -curve, odd & (vec4f(x) < vec4f()));
-  let nan = bitcast<vec4f>(vec4<u32>(0x7fc00000u | (params.count4 & 0u)));
+  let nan = bitcast<vec4f>(vec4<u32>(0x7fc00000u | (params.size0 & 0u)));
   let real = select(signed, nan, !whole & (vec4f(x) < vec4f()));
   let zero_or = select(real, vec4f(), (m == vec4f()) & (by > vec4f()));
   return select(vec4<Value>(zero_or), squared, whole & (abs(by) <= vec4f(63.0)));
