@@ -20,7 +20,7 @@ RUN --mount=type=secret,id=ca \
     deno install --quiet --frozen \
  && case $(uname -m) in x86_64) cpu=x64 ;; aarch64) cpu=arm64 ;; esac \
  && cd node_modules/.deno \
- && rm -rf *linuxmusl* @types+* @webgpu+types* cmake-js* node-api-headers* node-addon-api* tar@* \
+ && rm -rf *linuxmusl* @types+* @valibot+to-json-schema* @webgpu+types* cmake-js* node-api-headers* node-addon-api* tar@* \
       core-js-pure* @babel+runtime-corejs3* dcmjs*/node_modules/dcmjs/build/dcmjs*.js.map \
       dcmjs*/node_modules/dcmjs/build/dcmjs.js dcmjs*/node_modules/dcmjs/build/dcmjs.min.js \
  && find webgpu@*/node_modules/webgpu/dist -mindepth 1 -maxdepth 1 ! -name "linux-$cpu" -exec rm -r {} + \

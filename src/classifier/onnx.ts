@@ -104,7 +104,7 @@ export async function classifyWithModel(
   const map = output.kind === "segmentation"
     ? mapOf(model, output.map_mpp, { grid, geometry })
     : undefined;
-  const { name, graph } = prepare(model, map?.isNumbers ? 1 : map?.factor ?? 1);
+  const { name, graph } = prepare(model, map?.isNumbers ? 1 : map?.factor);
   const session = new Session(gpu, fuse(graph), {
     precision,
     onPrecision: (message) => log.info(message),
@@ -161,10 +161,10 @@ function runOutput(
 }
 
 /** The graph with what the sidecar says of its output appended: activation, and a map's larger pixels. */
-function prepare(
+export function prepare(
   { graph, sidecar: { output }, output: name }: FittedModel,
   /** Output pixels, on each axis, that become one. */
-  factor: number,
+  factor = 1,
 ): { graph: Graph; name: string } {
   if (output.kind === "boxes") return { graph, name };
   let prepared = { graph, name };

@@ -53,7 +53,7 @@ export function normalisationOf(
 }
 
 /** How normalised pixels, four numbers each, lie in the model's input. */
-function inputLayout(layout: Sidecar["input"]["layout"]): Layout {
+export function inputLayout(layout: Sidecar["input"]["layout"]): Layout {
   return layout === "NCHW" ? channelsLast(4) : { order: [0, 1, 2, 3], padded: true };
 }
 

@@ -91,7 +91,7 @@ const modelClass = v.strictObject({
   name: said(text, "What the results call it."),
   color: v.optional(
     said(
-      v.pipe(v.string("must be text"), v.regex(/^#[0-9a-f]{6}$/i, "must be a colour, #rrggbb")),
+      v.pipe(v.string("must be text"), v.regex(/^#[0-9a-fA-F]{6}$/, "must be a colour, #rrggbb")),
       "Its colour on the slide, #rrggbb.",
     ),
   ),
