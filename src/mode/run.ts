@@ -336,7 +336,7 @@ function withBadTiles(results: Results, { badTiles }: Slide, log: Log): Results 
 /** Errors that say themselves what went wrong: see errors.ts and kernels/errors.ts. */
 function isOurs(error: unknown): boolean {
   return error instanceof Error &&
-    /^(Config|Source|SlideFormat|Unsupported|Codec|Results|Techcyte|Interrupted|Kernel)Error$/
+    /^(Config|Source|SlideFormat|Unsupported|Codec|Results|Techcyte|Interrupted|Kernel|Model)Error$/
       .test(error.name);
 }
 

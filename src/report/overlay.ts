@@ -27,8 +27,8 @@ interface Finding {
 
 /**
  * Draws findings over a picture of the slide and encodes it as PNG. Boxes and outlines become lines
- * 2 or 3 px wide, points small marks that leave the tissue visible, all in red; the contours of a
- * GeometryCollection take the feature's `contour_colors`. A feature without geometry shows its box.
+ * 2 or 3 px wide, points small marks that leave the tissue visible, in the feature's `color`, else in
+ * red; the contours of a GeometryCollection take its `contour_colors`. A feature without geometry shows its box.
  * Features, points and objects within a workflow's report are drawn too.
  *
  * @param overview the slide downsampled, RGB; it is not changed.
@@ -63,7 +63,7 @@ export function drawFindings(overview: Picture, scale: number, results: Results)
   canvas.shape = [RING, CROSS].find((mark) => count * mark.length <= most) ?? DOT;
 
   for (const { geometry, bbox, properties } of findings) {
-    canvas.colour = RED;
+    canvas.colour = colourOf(properties?.color) ?? RED;
     if (geometry) drawGeometry(canvas, scale, geometry, colours(properties));
     else if (bbox) drawBox(canvas, scale, bbox);
   }
@@ -128,12 +128,15 @@ function countPoints(geometry: Geometry | null | undefined): number {
 function colours(properties: FreeForm | null | undefined): readonly (Colour | undefined)[] {
   const given = properties?.contour_colors;
   if (!Array.isArray(given)) return [];
-  return given.map((text: unknown) => {
-    const hex = typeof text === "string" ? /^#([0-9a-f]{6})$/i.exec(text)?.[1] : undefined;
-    if (hex === undefined) return undefined;
-    const value = parseInt(hex, 16);
-    return [value >> 16, value >> 8 & 0xff, value & 0xff];
-  });
+  return given.map(colourOf);
+}
+
+/** `#rrggbb` as a colour; undefined where it is none. */
+function colourOf(text: unknown): Colour | undefined {
+  const hex = typeof text === "string" ? /^#([0-9a-f]{6})$/i.exec(text)?.[1] : undefined;
+  if (hex === undefined) return undefined;
+  const value = parseInt(hex, 16);
+  return [value >> 16, value >> 8 & 0xff, value & 0xff];
 }
 
 /**

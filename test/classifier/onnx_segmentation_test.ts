@@ -12,6 +12,7 @@ import {
   paint,
   pixelwise,
   RED,
+  written,
   type WrittenSidecar,
 } from "./models.ts";
 
@@ -80,7 +81,7 @@ function polygons(results: Results, type: string) {
 
 Deno.test("a segmentation gives polygons with holes and areas, whatever the tiles and overlaps", async () => {
   for (
-    const [tile, overlap] of [[256, 64], [256, 128], [192, 0], [160, 32], [1024, 64], [640, 64]]
+    const [tile, overlap] of [[256, 64], [256, 128], [192, 0], [160, 32], [960, 64]]
   ) {
     const model = await fitted(strongest(tile!), sidecar({ tile, overlap }));
     const results = await classify(model);
@@ -96,4 +97,97 @@ Deno.test("a segmentation gives polygons with holes and areas, whatever the tile
     assert.equal(corner!.area, 160 ** 2, name);
     assert.deepEqual(polygons(results, "green"), [{ area: 160 ** 2, rings: 1 }], name);
   }
+});
+
+/** The number of the strongest channel in every `step`th pixel, as int64 or as floats. */
+function numbered(tile: number, step: number, cast: boolean): Uint8Array<ArrayBuffer> {
+  return written(tile, (model, image) => {
+    const small = model.node("AveragePool", [image], {
+      kernel_shape: [step, step],
+      strides: [step, step],
+    });
+    const largest = model.node("ArgMax", [small], { axis: 1, keepdims: cast ? 1 : 0 });
+    model.node("Cast", [largest], { to: 1 }, "map");
+    const size = tile / step;
+    return [["map", cast ? ["batch", 1, size, size] : ["batch", size, size]]];
+  });
+}
+
+Deno.test("a segmentation may be class numbers, coarser than its input too", async () => {
+  for (const [step, cast] of [[1, true], [1, false], [4, true], [2, false]] as const) {
+    const results = await classify(
+      await fitted(
+        numbered(256, step, cast),
+        sidecar({ tile: 256, overlap: 64 }, {
+          activation: "none",
+        }),
+      ),
+    );
+    const { tumorAreaMm2, greenAreaMm2 } = numbers(results);
+    assert.ok(Math.abs(tumorAreaMm2! - BLUE_MM2) < 5.1e-4, `${step}: ${tumorAreaMm2}`);
+    assert.ok(Math.abs(greenAreaMm2! - GREEN_MM2) < 5.1e-4, `${step}: ${greenAreaMm2}`);
+    assert.deepEqual(polygons(results, "tumor").map(({ rings }) => rings), [2, 1]);
+  }
+});
+
+Deno.test("a segmentation's overlaps have no seams, and tiles move outlines by little", async () => {
+  // A wide blur before the decision: near a tile's edge the model sees zeros instead of the slide.
+  const blurred = (tile: number) =>
+    written(tile, (model, image) => {
+      const plane = new Array(3 * 25).fill(20 / 25);
+      const rows = model.node("Conv", [image, model.floats([3, 1, 1, 25], plane)], {
+        group: 3,
+        pads: [0, 12, 0, 12],
+      });
+      const column = plane.map((v) => v / 20);
+      model.node("Conv", [rows, model.floats([3, 1, 25, 1], column)], {
+        group: 3,
+        pads: [12, 0, 12, 0],
+      }, "map");
+      return [["map", ["batch", 3, tile, tile]]];
+    });
+  const areas: number[] = [];
+  for (const [tile, overlap] of [[256, 96], [256, 128], [320, 96], [960, 96]]) {
+    const results = await classify(await fitted(blurred(tile!), sidecar({ tile, overlap })));
+    const pieces = polygons(results, "tumor");
+    // One piece each: no tile's border cuts them.
+    assert.deepEqual(pieces.map(({ rings }) => rings), [2, 1], `${tile}, ${overlap}`);
+    areas.push(pieces[0]!.area);
+  }
+  // A tile weighs 12 px from its edge an eighth of its neighbour, so that the edges' zeros move an
+  // outline by less than a pixel of the map, 4 px: of 1920 px of outlines 1 px on average.
+  for (const area of areas) assert.ok(Math.abs(area - areas[0]!) <= 1920, `${areas}`);
+});
+
+Deno.test("a segmentation leaves out small pieces, what is unsure, and what is no tissue", async () => {
+  const run = async (output: Record<string, unknown>, threshold = 0) => {
+    const side = sidecar({ tile: 256, overlap: 64 }, output);
+    const classes = side.classes.map((each) => ({ ...each, threshold }));
+    return await classify(await fitted(strongest(256), { ...side, classes }));
+  };
+  // The corner has 6400 µm², the hole as much.
+  assert.deepEqual(
+    polygons(await run({ least_area_um2: 6500 }), "tumor").map(({ rings }) => rings),
+    [1],
+  );
+  assert.deepEqual(
+    polygons(await run({ least_area_um2: 6300 }), "tumor").map(({ rings }) => rings),
+    [2, 1],
+  );
+  // exp(20 · 160/255) against two others.
+  assert.equal(polygons(await run({}, 0.99), "tumor").length, 2);
+  assert.equal(polygons(await run({}, 0.9999999), "tumor").length, 0);
+  // Glass is as green as it is red: with a bias to green it is the second class.
+  const glass = pixelwise(256, [[20, 0, 0], [0, 20, 0], [0, 0, 20]], [0, 1, 0]);
+  const inside = await classify(await fitted(glass, sidecar({ tile: 256, overlap: 64 })));
+  // The mask's border lies a little beside the tissue's.
+  const beside = numbers(inside).tissueAreaMm2! - area(TISSUE);
+  assert.ok(beside < 0.02);
+  assert.ok(Math.abs(numbers(inside).greenAreaMm2! - GREEN_MM2 - beside) < 2e-3);
+  const all = await classify(
+    await fitted(glass, sidecar({ tile: 256, overlap: 64 }, { tissue_only: false })),
+  );
+  const around = (WIDTH * HEIGHT - 820 * 620) * 0.25 / 1e6;
+  // All of the glass that tiles with tissue reach, which here is all.
+  assert.ok(Math.abs(numbers(all).greenAreaMm2! - GREEN_MM2 - around) < 1e-3);
 });
