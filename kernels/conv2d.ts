@@ -378,14 +378,15 @@ const TILES: Partial<Record<Conv2dKernel, Direct["tile"]>> = {
 };
 
 /**
- * Weights as the compiled kernel reads them.
+ * Weights as the kernel reads them, which need not be compiled yet: `conv2dKernels` and
+ * `resolveConv2d` say which it is.
  * @param weights [O, C/groups, KH, KW], as ONNX has them.
  * @returns [KH, KW, C/groups, O], O padded with zeros to a multiple of four, and so C where there is
  * one group; [36, C, O] in f32 for Winograd's. Upload it with `Tensor.from`.
  * @throws {RangeError} where the number of weights is not that of the shape.
  */
 export function packConv2dWeights(
-  { kernel, options }: CompiledConv2d,
+  { kernel, options }: Pick<CompiledConv2d, "kernel" | "options">,
   weights: ArrayLike<number>,
 ): { data: Float32Array<ArrayBuffer> | Float16Array<ArrayBuffer>; shape: number[] } {
   const { channels, outChannels, kernelHeight, kernelWidth, groups, type } = options;
@@ -403,15 +404,22 @@ export function packConv2dWeights(
   }
   const shape = weightsShape(kernel, options);
   const [, , rows, columns] = shape as [number, number, number, number];
-  const data = new (type === "f16" ? Float16Array : Float32Array)(taps * rows * columns);
-  for (let o = 0; o < outChannels; o++) {
+  const data = new Float32Array(taps * rows * columns);
+  const source = weights instanceof Float32Array ? weights : Float32Array.from(weights);
+  // A cache line of output channels at a time: one channel after the other would touch each line
+  // sixteen times.
+  const filter = each * taps;
+  for (let first = 0; first < outChannels; first += 16) {
+    const end = Math.min(first + 16, outChannels);
     for (let c = 0; c < each; c++) {
       for (let tap = 0; tap < taps; tap++) {
-        data[(tap * rows + c) * columns + o] = weights[(o * each + c) * taps + tap]!;
+        const to = (tap * rows + c) * columns;
+        let from = first * filter + c * taps + tap;
+        for (let o = first; o < end; o++, from += filter) data[to + o] = source[from]!;
       }
     }
   }
-  return { data, shape };
+  return { data: type === "f16" ? new Float16Array(data) : data, shape };
 }
 
 function weightsShape(

@@ -119,16 +119,22 @@ export async function compileWinograd(
   return { input, matmul, output, tiles };
 }
 
-/** G · w for the three weights of a column or row. */
-function transformWeights(a: number, b: number, c: number): number[] {
-  return [
-    a / 4,
-    -(a + b + c) / 6,
-    -(a - b + c) / 6,
-    a / 24 + b / 12 + c / 6,
-    a / 24 - b / 12 + c / 6,
-    c,
-  ];
+/** G · w for the three weights of a column or row, from `at` and every `step` on; into[to], into[to + stride], … */
+function transformWeights(
+  from: Float64Array,
+  at: number,
+  step: number,
+  into: Float64Array,
+  to: number,
+  stride: number,
+): void {
+  const a = from[at]!, b = from[at + step]!, c = from[at + 2 * step]!;
+  into[to] = a / 4;
+  into[to + stride] = -(a + b + c) / 6;
+  into[to + 2 * stride] = -(a - b + c) / 6;
+  into[to + 3 * stride] = a / 24 + b / 12 + c / 6;
+  into[to + 4 * stride] = a / 24 - b / 12 + c / 6;
+  into[to + 5 * stride] = c;
 }
 
 /**
@@ -142,15 +148,21 @@ export function packWinogradWeights(
   [rows, columns]: readonly [number, number],
 ): { data: Float32Array<ArrayBuffer>; shape: number[] } {
   const data = new Float32Array(MATRICES * rows * columns);
-  for (let o = 0; o < outChannels; o++) {
+  const source = weights instanceof Float32Array ? weights : Float32Array.from(weights);
+  const filter = new Float64Array(9);
+  const down = new Float64Array(18);
+  const across = new Float64Array(MATRICES);
+  // A cache line of output channels at a time.
+  for (let first = 0; first < outChannels; first += 16) {
+    const end = Math.min(first + 16, outChannels);
     for (let c = 0; c < channels; c++) {
-      const at = (o * channels + c) * 9;
-      const w = (i: number, j: number) => weights[at + 3 * i + j]!;
-      const down = [0, 1, 2].map((j) => transformWeights(w(0, j), w(1, j), w(2, j)));
-      for (let i = 0; i < 6; i++) {
-        const across = transformWeights(down[0]![i]!, down[1]![i]!, down[2]![i]!);
-        for (let j = 0; j < 6; j++) {
-          data[((6 * i + j) * rows + c) * columns + o] = across[j]!;
+      for (let o = first; o < end; o++) {
+        const at = (o * channels + c) * 9;
+        for (let i = 0; i < 9; i++) filter[i] = source[at + i]!;
+        for (let j = 0; j < 3; j++) transformWeights(filter, j, 3, down, j, 3);
+        for (let i = 0; i < 6; i++) transformWeights(down, 3 * i, 1, across, 6 * i, 1);
+        for (let i = 0, to = c * columns + o; i < MATRICES; i++, to += rows * columns) {
+          data[to] = across[i]!;
         }
       }
     }

@@ -84,14 +84,14 @@ function scaledConvolution(
   }
   let scaled = node.inputs[1]!;
   if (scale !== undefined) {
-    const values = Float32Array.from(numbersOf(weights));
+    const values = new Float32Array(numbersOf(weights));
     const area = elementCount(weights.shape.slice(2));
     const rows = weights.shape[0]!;
-    for (let row = 0; row < rows; row++) {
+    for (let row = 0, at = 0; row < rows; row++) {
       for (let column = 0; column < perGroup; column++) {
         const channel = isTransposed ? Math.floor(row / (rows / group)) * perGroup + column : row;
-        const at = (row * perGroup + column) * area;
-        for (let i = 0; i < area; i++) values[at + i]! *= scale[channel]!;
+        const factor = scale[channel]!;
+        for (const end = at + area; at < end; at++) values[at] = values[at]! * factor;
       }
     }
     scaled = graph.addConstant({ type: weights.type, shape: weights.shape, data: values }, scaled);

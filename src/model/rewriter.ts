@@ -5,6 +5,18 @@ import { isExternal, reads } from "./graph.ts";
 import type { AttributeValue } from "./graph.ts";
 import { elementCount, type HostTensor, numbersOf } from "./host_tensor.ts";
 
+/**
+ * A constant that keeps no file's bytes in memory: one that is a view of a small part of them is
+ * copied. What was folded into others would stay there for its sake.
+ */
+function apart(constant: Constant): Constant {
+  if (isExternal(constant)) return constant;
+  const { data } = constant;
+  return data.byteLength * 2 < data.buffer.byteLength
+    ? { ...constant, data: data.slice() }
+    : constant;
+}
+
 export class Rewriter {
   readonly graph: Graph;
   readonly constants: Map<string, Constant>;
@@ -123,7 +135,7 @@ export class Rewriter {
     const stack: { node: Node; names: readonly string[]; next: number }[] = [];
     const visit = (name: string) => {
       const constant = this.constants.get(name);
-      if (constant !== undefined) constants.set(name, constant);
+      if (constant !== undefined) constants.set(name, apart(constant));
       const node = this.#producers.get(name);
       if (node !== undefined && !done.has(node)) {
         done.add(node);

@@ -80,11 +80,19 @@ export interface Packed {
   readonly shape: readonly number[];
 }
 
+/**
+ * Uploads under way at once: what was handed to the queue lies in the host's memory a second time
+ * until the GPU has it.
+ */
+const UPLOADED_AT_ONCE = 64 * 2 ** 20;
+
 export class Weights {
   readonly #tensors = new Map<string, Promise<Tensor>>();
   /** Loads come one after the other: a model's weights need not all be in the host's memory at once. */
   #last: Promise<unknown> = Promise.resolve();
   #bytes = 0;
+  /** Bytes since uploads were last waited for. */
+  #underWay = 0;
 
   /** Bytes on the GPU so far. */
   get bytes(): number {
@@ -107,6 +115,12 @@ export class Weights {
         const { data, shape } = await pack(await loadConstant(constant));
         const tensor = Tensor.from(gpu, data, shape, key);
         this.#bytes += tensor.buffer.size;
+        this.#underWay += tensor.buffer.size;
+        if (this.#underWay > UPLOADED_AT_ONCE) {
+          this.#underWay = 0;
+          gpu.submit([]); // Writes wait for a submission.
+          await gpu.done();
+        }
         return tensor;
       });
       this.#last = made.catch(() => this.#tensors.delete(key));

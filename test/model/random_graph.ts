@@ -222,7 +222,7 @@ function partner(g: GraphMaker, { tensor: { shape } }: Value, scale = 1, add = 0
 
 const conv: Growth = (g) => {
   const x = g.some((v) => rankOf(v) === 4 || rankOf(v) === 3);
-  if (x === undefined) return;
+  if (x === undefined || x.tensor.shape.includes(0)) return;
   const { shape } = x.tensor;
   const channels = shape[1]!;
   const axes = shape.length - 2;

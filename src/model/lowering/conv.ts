@@ -7,6 +7,7 @@ import {
   packConv2dWeights,
   paddedChannels,
   recordConv2d,
+  resolveConv2d,
 } from "../../../kernels/conv2d.ts";
 import { compileConv3d, packConv3dWeights, recordConv3d } from "../../../kernels/conv3d.ts";
 import {
@@ -89,12 +90,14 @@ const conv: Lowering = (builder, { reader, outputs }) => {
     pixels: c.batch * elementCount(c.out),
   };
   const compiled = compileConv2d(gpu, options);
+  // How weights are packed is the kernel's matter, of which the number of pixels decides too. It is
+  // done while kernels compile.
+  const kernel = conv2dKernels(gpu, options)[0]!;
   const packed = builder.packed(
     reader.node.inputs[1]!,
-    // How weights are packed is the kernel's matter, of which the number of pixels decides too.
-    `conv ${float} ${c.group} ${conv2dKernels(gpu, options)[0]}`,
+    `conv ${float} ${c.group} ${kernel}`,
     weights,
-    async (tensor) => packConv2dWeights(await compiled, numbersOf(tensor)),
+    (tensor) => packConv2dWeights({ kernel, options: resolveConv2d(options) }, numbersOf(tensor)),
   );
   const image = (value: GpuValue) =>
     value.as([c.batch, ...inTwo(value.physical.slice(1, -1), 1), value.physical.at(-1)!]);
