@@ -25,6 +25,64 @@ export function operatorCounts({ nodes }: Graph): ReadonlyMap<string, number> {
   return new Map([...counts].sort(([, a], [, b]) => b - a));
 }
 
+/** What fused nodes are called, of which there are one and several. */
+const FUSED: Readonly<Record<string, readonly [one: string, several: string]>> = {
+  Conv: ["convolution", "convolutions"],
+  ConvTranspose: ["transposed convolution", "transposed convolutions"],
+  MatMul: ["matrix product", "matrix products"],
+  BatchNormalization: ["batch norm", "batch norms"],
+};
+
+/** What becomes one node of several, by the operators that only `after` has. */
+const RECOGNISED: Readonly<Record<string, readonly [one: string, several: string]>> = {
+  "wgslide.Attention": ["attention", "attentions"],
+  "LayerNormalization": ["layer norm", "layer norms"],
+  "RMSNormalization": ["RMS norm", "RMS norms"],
+  "wgslide.Activation": ["activation", "activations"],
+};
+
+/**
+ * What fusion did, in words: "53 batch norms folded", "53 convolutions: 53 with bias, 16 with a
+ * residual, 49 with relu".
+ * @param before the graph as it was read. @param after the same graph fused.
+ */
+export function fusionsInWords(before: Graph, after: Graph): string[] {
+  const counts = [before, after].map(operatorCounts) as [Map<string, number>, Map<string, number>];
+  const [was, is] = counts.map((own) => (name: string) => own.get(name) ?? 0) as [
+    (name: string) => number,
+    (name: string) => number,
+  ];
+  const called = (count: number, [one, several]: readonly [string, string]) =>
+    `${count} ${count === 1 ? one : several}`;
+  const words: string[] = [];
+  const norms = was("BatchNormalization") - is("BatchNormalization") -
+    is("wgslide.BatchNormalization");
+  if (norms > 0) words.push(`${called(norms, FUSED.BatchNormalization!)} folded`);
+  const pads = was("Pad") - is("Pad");
+  if (pads > 0) words.push(`${called(pads, ["padding", "paddings"])} folded`);
+  for (const [op, names] of Object.entries(FUSED)) {
+    const nodes = after.nodes.filter((node) =>
+      node.op === op && (node.domain === "" || node.domain === "wgslide")
+    );
+    const parts = new Map<string, number>();
+    const count = (part: string) => parts.set(part, (parts.get(part) ?? 0) + 1);
+    for (const { inputs, attributes } of nodes) {
+      if (op !== "BatchNormalization" && (inputs[2] ?? "") !== "") count("bias");
+      if (op !== "BatchNormalization" && (inputs[3] ?? "") !== "") count("a residual");
+      const activation = attributes.get("activation");
+      if (activation !== undefined) count(String(activation));
+    }
+    if (parts.size === 0) continue;
+    const list = [...parts].map(([part, own]) => `${own} with ${part}`).join(", ");
+    words.push(`${called(nodes.length, names)}: ${list}`);
+  }
+  for (const [op, names] of Object.entries(RECOGNISED)) {
+    const made = is(op) - was(op);
+    if (made > 0) words.push(`${called(made, names)} recognised`);
+  }
+  return words;
+}
+
 /**
  * Floating-point operations of one node: two for each product of a sum in convolutions and matrix
  * products, one for each element of what anything else computes.

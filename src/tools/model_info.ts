@@ -8,11 +8,11 @@ import type { ValueInfo } from "../model/graph.ts";
 import { elementCount } from "../model/host_tensor.ts";
 import { readModel } from "../model/onnx.ts";
 import { type Plan, type Precision, Session, type Shapes } from "../model/session.ts";
-import { flopsFor, operatorCounts, parameterCount } from "../model/statistics.ts";
+import { flopsFor, fusionsInWords, operatorCounts, parameterCount } from "../model/statistics.ts";
 import { parsing, printable, runTool, table } from "./tool.ts";
 
 const USAGE =
-  "deno task model:info MODEL [--shape NAME=1,3,224,224]… [--precision f32|f16] [--time]";
+  "deno task model:info MODEL [--shape NAME=1,3,224,224]… [--batch N] [--precision f32|f16] [--time]";
 const HELP =
   `Shows what an ONNX model is: inputs and outputs, operators, parameters, operations, memory,
 what was fused into one node; with --time, milliseconds of every node on this device.
@@ -21,20 +21,21 @@ Usage: ${USAGE}
 
   MODEL        a path; external weights lie beside it
   --shape      the shape of an input, where the model leaves it open; open sizes are 1 else
+  --batch      the first size of inputs that leave it open; default 1
   --precision  how floats are stored between nodes; default f32
   --time       runs each node some times on random data and shows the fastest
   -h, --help   this text
 `;
 
-/** A declared shape with 1 where it is open. */
-function closed({ name, shape }: ValueInfo): readonly number[] {
+/** A declared shape with 1 where it is open, and `batch` where the first size is. */
+function closed({ name, shape }: ValueInfo, batch: number): readonly number[] {
   if (shape === undefined) {
     throw new ConfigError(
       `Input "${name}" says nothing of its shape: give it by --shape ${name}=1,3,224,224`,
       "arguments",
     );
   }
-  return shape.map((size) => typeof size === "number" ? size : 1);
+  return shape.map((size, axis) => typeof size === "number" ? size : axis === 0 ? batch : 1);
 }
 
 /** @throws {TypeError} for what is no shape. */
@@ -88,12 +89,13 @@ async function secondsOf(plan: Plan, from: number, to: number): Promise<number> 
  * @throws {ConfigError} for arguments that make no sense. @throws {ModelError} for the model.
  */
 export async function runModelInfo(args: readonly string[]): Promise<string> {
-  const { values, path, given } = parsing(USAGE, () => {
+  const { values, path, given, batch } = parsing(USAGE, () => {
     const { values, positionals } = parseArgs({
       args: [...args],
       allowPositionals: true,
       options: {
         shape: { type: "string", multiple: true, default: [] },
+        batch: { type: "string", default: "1" },
         precision: { type: "string", default: "f32" },
         time: { type: "boolean" },
         help: { type: "boolean", short: "h" },
@@ -103,7 +105,11 @@ export async function runModelInfo(args: readonly string[]): Promise<string> {
     if (values.precision !== "f32" && values.precision !== "f16") {
       throw new TypeError(`--precision is "${values.precision}", not f32 or f16`);
     }
-    return { values, path: positionals[0], given: parseShapes(values.shape) };
+    const batch = Number(values.batch);
+    if (!Number.isInteger(batch) || batch < 1) {
+      throw new TypeError(`--batch is "${values.batch}", not a whole number from 1 on`);
+    }
+    return { values, path: positionals[0], given: parseShapes(values.shape), batch };
   });
   if (values.help || path === undefined) return HELP;
   const read = await readModel(path);
@@ -115,16 +121,24 @@ export async function runModelInfo(args: readonly string[]): Promise<string> {
     throw new ConfigError(`The model has no input "${unknown}"`, "arguments");
   }
   const shapes: Shapes = Object.fromEntries(
-    read.inputs.map((input) => [input.name, given[input.name] ?? closed(input)]),
+    read.inputs.map((input) => [input.name, given[input.name] ?? closed(input, batch)]),
   );
+  let operations: number;
+  try {
+    operations = flopsFor(fused, shapes);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new ConfigError(error.message, "arguments", { cause: error });
+  }
   const lines = [
     `model       ${printable(path)}`,
     ...read.inputs.map((input) => `input       ${shown(input)}`),
     ...read.outputs.map((output) => `output      ${shown(output)}`),
     `operators   ${counted(operatorCounts(read))}`,
     `fused into  ${counted(operatorCounts(fused))}`,
+    ...fusionsInWords(read, fused).map((words) => `fused       ${words}`),
     `parameters  ${short(parameterCount(read), "")}`,
-    `operations  ${short(flopsFor(fused, shapes), "FLOP")} at ${
+    `operations  ${short(operations, "FLOP")} at ${
       Object.entries(shapes).map(([name, shape]) => `${printable(name)} [${shape.join(", ")}]`)
         .join(", ")
     }`,
@@ -138,7 +152,7 @@ export async function runModelInfo(args: readonly string[]): Promise<string> {
     const onHost = parts.flatMap((part) => part.on === "host" ? [part.step.reader.node.name] : []);
     lines.push(
       `device      ${gpu.adapter.name}, floats stored in ${plan.float}`,
-      `dispatches  ${recording.length}` +
+      `dispatches  ${recording.length} of ${recording.pipelines} pipelines` +
         (onHost.length === 0 ? "" : `; on the host: ${onHost.map(printable).join(", ")}`),
       `memory      ${mebibytes(session.weightBytes)} of weights, ` +
         `${mebibytes(plan.valueBytes)} of values`,
