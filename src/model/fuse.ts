@@ -162,23 +162,33 @@ function outputChannels(graph: Rewriter, convolution: Node): { rank: number; cha
 }
 
 function foldScale(graph: Rewriter, node: Node): boolean {
-  return foldIntoConvolution(graph, node, "Mul");
+  if (keyOf(node) === "Div") return foldIntoConvolution(graph, node, "scale", (c) => 1 / c);
+  return keyOf(node) === "Mul" && foldIntoConvolution(graph, node, "scale");
 }
 
 function foldShift(graph: Rewriter, node: Node): boolean {
-  return foldIntoConvolution(graph, node, "Add");
+  if (keyOf(node) === "Sub") return foldIntoConvolution(graph, node, "shift", (c) => -c);
+  return keyOf(node) === "Add" && foldIntoConvolution(graph, node, "shift");
 }
 
-/** A product with, or an addition of, a constant per channel behind a convolution. */
-function foldIntoConvolution(graph: Rewriter, node: Node, op: "Mul" | "Add"): boolean {
-  if (keyOf(node) !== op) return false;
-  for (const [value, other] of [[0, 1], [1, 0]] as const) {
+/**
+ * A factor, or a summand, per channel behind a convolution.
+ * @param inverse of a constant on the right, where the operands may not be exchanged.
+ */
+function foldIntoConvolution(
+  graph: Rewriter,
+  node: Node,
+  as: "scale" | "shift",
+  inverse?: (constant: number) => number,
+): boolean {
+  for (const [value, other] of inverse ? [[0, 1]] as const : [[0, 1], [1, 0]] as const) {
     const before = convolutionBefore(graph, node.inputs[value]!, node);
     if (before === undefined) continue;
     const { rank, channels } = outputChannels(graph, before);
-    const list = perChannel(graph.constant(node.inputs[other]), rank, channels);
-    if (list === undefined) continue;
-    const fused = op === "Mul"
+    const found = perChannel(graph.constant(node.inputs[other]), rank, channels);
+    if (found === undefined) continue;
+    const list = inverse ? Float64Array.from(found, inverse) : found;
+    const fused = as === "scale"
       ? scaledConvolution(graph, before, list, undefined)
       : scaledConvolution(graph, before, undefined, list);
     if (fused === undefined) continue;

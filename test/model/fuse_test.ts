@@ -170,6 +170,14 @@ rows("scale and shift", [
     IMAGE,
     (c) => c.node("Add", [c.node("Mul", [c.conv(), c.scalar(3)]), c.floats([1, 1])]),
   ],
+  ["quotients and differences by constants do", ["Conv"], IMAGE, (c) => {
+    const whole = c.node("Div", [c.conv(), c.floats([3, 1, 1], 2)]);
+    return c.node("Sub", [whole, c.floats([1, 3, 1, 1])]);
+  }],
+  ["quotients and differences of constants do not", ["Conv", "Sub", "Div"], IMAGE, (c) => {
+    const rest = c.node("Sub", [c.scalar(300), c.conv()]);
+    return c.node("Div", [c.floats([3, 1, 1]), rest]);
+  }],
   [
     "a constant per column does not",
     ["Conv", "Mul"],

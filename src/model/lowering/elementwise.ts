@@ -206,7 +206,6 @@ const BINARY: Readonly<Record<string, BinaryOperation>> = {
   Sub: "sub",
   Mul: "mul",
   Div: "div",
-  Pow: "pow",
   Equal: "equal",
   Less: "less",
   LessOrEqual: "less_or_equal",
@@ -267,6 +266,22 @@ const prelu: Lowering = (builder, node) => {
     [reader.inputs[0], { type: slope.type, shape, known: undefined }],
   );
   return binary(builder, { reader: seen, outputs: node.outputs }, "prelu");
+};
+
+/** Pow-15; a square is a product. */
+const pow: Lowering = (builder, node) => {
+  const { reader, outputs } = node;
+  const exponent = reader.inputs[1]!.known;
+  const [base] = reader.inputs;
+  if (
+    exponent?.data.length === 1 && Number(exponent.data[0]) === 2 &&
+    isFloat(base!.type) && outputs[0]!.shape!.join() === base!.shape!.join()
+  ) {
+    const [name] = reader.node.inputs as [string];
+    const squared = new NodeReader({ ...reader.node, inputs: [name, name] }, [base, base]);
+    return binary(builder, { reader: squared, outputs }, "mul");
+  }
+  return !wrapsOnGpu(node) && binary(builder, node, "pow");
 };
 
 const where: Lowering = (builder, node) => {
@@ -344,6 +359,7 @@ export const elementwise: Readonly<Record<string, Lowering>> = {
   Mean: variadic("add", true),
   Min: (builder, node) => !wrapsOnGpu(node) && variadic("min")(builder, node),
   Max: (builder, node) => !wrapsOnGpu(node) && variadic("max")(builder, node),
+  Pow: pow,
   PRelu: prelu,
   Where: where,
   Cast: cast,

@@ -11,10 +11,15 @@ import {
   sliceOf,
 } from "../../../kernels/copy.ts";
 import { compileGather, recordGather } from "../../../kernels/gather.ts";
-import { compilePad, recordPad } from "../../../kernels/pad.ts";
+import {
+  compileConcatChannels,
+  compilePad,
+  recordConcatChannels,
+  recordPad,
+} from "../../../kernels/pad.ts";
 import { depthToSpace, type Rearrangement, spaceToDepth } from "../../../kernels/transpose.ts";
 import { numbersOf } from "../host_tensor.ts";
-import { dense, type Layout, physicalAxis, reshaped, transposed } from "../layout.ts";
+import { dense, hasPadding, type Layout, physicalAxis, reshaped, transposed } from "../layout.ts";
 import { padding, padValue } from "../ops/movement.ts";
 import { NodeReader } from "../ops/operator.ts";
 import { GpuValue, type Lowering, type PlanBuilder } from "../plan.ts";
@@ -30,11 +35,15 @@ export function listOf(
   return known === undefined ? reader.numbers(attribute) : [...numbersOf(known)];
 }
 
-/** The order of the first operand that is not row-major, without padding. */
+/** The order of the first operand that is not row-major, padded where an operand is. */
 function commonLayout(values: readonly GpuValue[]): Layout {
-  const { order } = (values.find(({ layout }) => layout.order.some((axis, i) => axis !== i)) ??
-    values[0]!).layout;
-  return { order, padded: false };
+  const leader = values.find(({ layout }) => layout.order.some((axis, i) => axis !== i));
+  const { order } = (leader ?? values[0]!).layout;
+  const padded = values.some(({ type, shape, layout }) =>
+    (type === "f32" || type === "f16") && hasPadding(shape, layout) &&
+    layout.order.at(-1) === order.at(-1)
+  );
+  return { order, padded };
 }
 
 const concat: Lowering = (builder, { reader, outputs }) => {
@@ -48,8 +57,29 @@ const concat: Lowering = (builder, { reader, outputs }) => {
     builder.alias(reader, 0, values[0]!, shape, layout);
     return true;
   }
-  const axis = physicalAxis(layout, reader.axis(reader.number("axis", 1), shape.length));
+  const along = reader.axis(reader.number("axis", 1), shape.length);
+  const axis = physicalAxis(layout, along);
   const output = builder.output(reader, 0, values[0]!.type, shape, layout);
+  if (layout.padded && layout.order.at(-1) === along) {
+    builder.step(
+      values,
+      [output],
+      compileConcatChannels(
+        gpu,
+        values.map(({ type, shape, physical }) => ({
+          type,
+          shape: physical,
+          channels: shape[along]!,
+        })),
+      ),
+      (recorder, compiled) =>
+        recordConcatChannels(recorder, compiled, {
+          inputs: values.map(({ tensor }) => tensor),
+          output: output.tensor,
+        }),
+    );
+    return true;
+  }
   builder.step(
     values,
     [output],
@@ -63,16 +93,23 @@ const concat: Lowering = (builder, { reader, outputs }) => {
   return true;
 };
 
-/** Adds a slice, given along logical axes, of input 0 as output `i`. */
+/**
+ * Adds a slice, given along logical axes, of input 0 as output `i`. Padding stays where it is not cut
+ * through.
+ */
 function cut(
   builder: PlanBuilder,
   reader: NodeReader,
   i: number,
   shape: readonly number[],
+  axes: readonly number[],
   slice: (layout: Layout, physical: readonly number[]) => Slice,
 ): void {
-  const lying = builder.input(reader, 0);
-  const input = builder.input(reader, 0, { order: lying.layout.order, padded: false });
+  const { order, padded } = builder.input(reader, 0).layout;
+  const input = builder.input(reader, 0, {
+    order,
+    padded: padded && !axes.includes(order.at(-1)!),
+  });
   const output = builder.output(reader, i, input.type, shape, input.layout);
   builder.step(
     [input],
@@ -92,14 +129,15 @@ const slice: Lowering = (builder, { reader, outputs }) => {
   const starts = listOf(reader, 1, "starts");
   const ends = listOf(reader, 2, "ends");
   if (starts === undefined || ends === undefined) return false;
-  const axes = listOf(reader, 3, "axes") ?? starts.map((_, i) => i);
+  const axes = (listOf(reader, 3, "axes") ?? starts.map((_, i) => i))
+    .map((axis) => reader.axis(axis, rank));
   const steps = listOf(reader, 4, "steps") ?? starts.map(() => 1);
-  cut(builder, reader, 0, outputs[0]!.shape!, (layout, physical) =>
+  cut(builder, reader, 0, outputs[0]!.shape!, axes, (layout, physical) =>
     sliceOf(
       physical,
       starts,
       ends,
-      axes.map((axis) => physicalAxis(layout, reader.axis(axis, rank))),
+      axes.map((axis) => physicalAxis(layout, axis)),
       steps,
     ));
   return true;
@@ -118,6 +156,7 @@ const split: Lowering = (builder, { reader, outputs }) => {
       reader,
       i,
       shape!,
+      [axis],
       (layout, physical) => sliceOf(physical, [from], [end], [physicalAxis(layout, axis)]),
     );
   }
@@ -215,6 +254,7 @@ const gather: Lowering = (builder, { reader, outputs }) => {
       sliced,
       0,
       own,
+      [axis],
       (layout, physical) => sliceOf(physical, [from], [from + 1], [physicalAxis(layout, axis)]),
     );
     const value = builder.inLayout(name);
