@@ -1,7 +1,7 @@
 /**
  * The nucleus detector as an ONNX model with its sidecar: weights that are known without training.
  *
- * RGB → haematoxylin density → smoothing by two → rows → columns of a Laplacian of Gaussian at four
+ * RGB → logarithm → smoothing by two → haematoxylin density and rows → columns of a Laplacian of Gaussian at four
  * scales (Lindeberg, «Feature Detection with Automatic Scale Selection», IJCV 30:79, 1998).
  */
 
@@ -62,25 +62,26 @@ export function nucleiModel(mpp: number, corePx: number): NucleiModel {
   const ofChannel = [0, 1, 2].map((c) =>
     MIX.reduce<number>((sum, weight, stain) => sum + weight * stains[stain]![c]!, 0) / -Math.LN10
   );
-  let x = model.node("Log", ["image"], {}, "logarithm");
+  const logarithm = model.node("Log", ["image"], {}, "logarithm");
   const binomial = binomialFor(stride);
-  x = model.node(
+  const plane = binomial.flatMap((a) => binomial.map((b) => a * b));
+  // Channel by channel, and mixed with the rows, where three channels cost what one would.
+  const smooth = model.node(
     "Conv",
     [
-      x,
-      model.floats(
-        [1, 3, binomial.length, binomial.length],
-        ofChannel.flatMap((weight) => binomial.flatMap((a) => binomial.map((b) => weight * a * b))),
-      ),
+      logarithm,
+      model.floats([3, 1, binomial.length, binomial.length], [...plane, ...plane, ...plane]),
     ],
-    { strides: [stride, stride], pads: [1, 1, 1, 1] },
-    "density",
+    { group: 3, strides: [stride, stride], pads: [1, 1, 1, 1] },
+    "smooth",
   );
   // At each scale along x a Gaussian and its second derivative, and then along y the other way round.
   const rows: number[] = [], columns = new Float32Array(4 * 8 * length);
   sigmas.forEach((sigma, scale) => {
     const { gaussian, second } = gaussianTaps(sigma, half);
-    rows.push(...gaussian, ...second);
+    for (const taps of [gaussian, second]) {
+      rows.push(...ofChannel.flatMap((weight) => taps.map((tap) => weight * tap)));
+    }
     // Normalised by σ² of the whole filter, and so that a disc's response is its density.
     const full = RADII_UM[scale]! / Math.SQRT2 / (mpp * stride);
     const gain = -(full ** 2) / DISC_RESPONSE;
@@ -89,10 +90,10 @@ export function nucleiModel(mpp: number, corePx: number): NucleiModel {
       columns[(scale * 8 + 2 * scale + 1) * length + i] = gain * gaussian[i]!;
     }
   });
-  x = model.node("Conv", [x, model.floats([8, 1, 1, length], rows)], {
+  const filtered = model.node("Conv", [smooth, model.floats([8, 3, 1, length], rows)], {
     pads: [0, half, 0, half],
   }, "rows");
-  model.node("Conv", [x, model.floats([4, 8, length, 1], columns)], {
+  model.node("Conv", [filtered, model.floats([4, 8, length, 1], columns)], {
     pads: [half, 0, half, 0],
   }, "response");
   model.output("response", "float32", ["batch", 4, size, size]);

@@ -61,7 +61,7 @@ export function colorOf(classes: readonly ModelClass[], of: number): string {
 }
 
 /** Thousandths: more would be digits without meaning, a million times. */
-export function rounded(value: number): number {
+function rounded(value: number): number {
   return Math.round(value * 1000) / 1000;
 }
 
@@ -108,6 +108,7 @@ export function resultsOf(findings: Findings, sidecar: Sidecar, facts: SlideFact
   if (objects !== undefined) {
     for (const [name, count] of Object.entries(countsOf(objects, classes, mergedAs))) {
       numbers[`${keyOf(name)}Count`] = count;
+      numbers[`${keyOf(name)}PerMm2`] = fraction(count, facts.tissueAreaMm2);
     }
   }
   areasMm2?.forEach((area, i) => {

@@ -177,6 +177,7 @@ export async function runModel<Found>(run: ModelRun, steps: OutputSteps<Found>):
   const collect = ([found, tiles]: Batched<Found>) => {
     steps.collect(found, tiles);
     done += tiles.length;
+    context.progress(done, total, "tiles");
   };
   try {
     await runTiles<Block, Read, Batched<Found>[]>(blocks, {
@@ -193,11 +194,11 @@ export async function runModel<Found>(run: ModelRun, steps: OutputSteps<Found>):
       collect: (found) => found.forEach(collect),
     }, {
       signal: context.signal,
-      progress: () => context.progress(done, total, "tiles"),
+      // Blocks have several batches, or a part of one: only their beginning is shown here.
+      progress: (blocksDone) => blocksDone === 0 && context.progress(0, total, "tiles"),
     });
     if (open.length > 0) {
       collect(await launch());
-      context.progress(done, total, "tiles");
       context.signal.throwIfAborted();
     }
   } finally {

@@ -16,7 +16,7 @@ Usage: ${USAGE}
   -h, --help  this text
 `;
 /** Side of a tile without its overlap. */
-const CORE_PX = 1024;
+const CORE_PX = 512;
 
 /** @throws {ConfigError} for arguments that make no sense. */
 export function runModelNuclei(args: readonly string[]): string {

@@ -176,6 +176,7 @@ Deno.test("a heat map's threshold may follow the slide, and its classes be scale
   // Ten times the middle one's is more than any has.
   assert.deepEqual(Object.keys(results.caseResults as Record<string, number>), [
     "cellCount",
+    "cellPerMm2",
     "tissueAreaMm2",
   ]);
   assert.equal((results.caseResults as Record<string, number>).cellCount, 0);
