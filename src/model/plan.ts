@@ -17,14 +17,7 @@ import type { Constant } from "./graph.ts";
 import { type DataType, elementCount, type HostTensor } from "./host_tensor.ts";
 import { dense, type Layout, physicalShape, sameMemory } from "./layout.ts";
 import type { NodeReader, Operator } from "./ops/operator.ts";
-import {
-  type FloatType,
-  type GpuType,
-  gpuTypeOf,
-  type Packed,
-  toGpu,
-  type Weights,
-} from "./weights.ts";
+import { type FloatType, type GpuType, gpuTypeOf, type Packed, toGpu, Weights } from "./weights.ts";
 
 /** A node that cannot be computed as it was to be: by its step, where it is one of the graph's. */
 export class StepError extends Error {
@@ -190,6 +183,8 @@ export class PlanBuilder {
   /** Values by name, in every layout that somebody asked for; the first is as it was computed. */
   readonly #values = new Map<string, GpuValue[]>();
   readonly #onHost = new Map<string, HostStep>();
+  /** Constants that these shapes settled: another plan's of the same name are others. */
+  readonly #ownWeights = new Weights();
   #current: Owner = { name: "", operator: "", step: undefined };
 
   constructor(
@@ -197,6 +192,8 @@ export class PlanBuilder {
     readonly float: FloatType,
     readonly weights: Weights,
     readonly constants: ReadonlyMap<string, Constant>,
+    /** Those of the model itself, whose forms all plans share. */
+    readonly shared: ReadonlyMap<string, Constant>,
     /** Converts between layouts and types: adds the steps for it. */
     readonly convert: (
       builder: PlanBuilder,
@@ -291,7 +288,7 @@ export class PlanBuilder {
     return made;
   }
 
-  /** A constant on the GPU as the model has it, row-major; made once for a session. */
+  /** A constant on the GPU as the model has it, row-major; made once for a session where it is the model's. */
   dense(name: string, constant: Constant, type: GpuType): GpuValue {
     const { shape } = constant;
     const { memory } = this.packed(name, type, constant, (tensor) => ({
@@ -302,7 +299,8 @@ export class PlanBuilder {
   }
 
   /**
-   * A constant on the GPU in the form that a kernel wants; made once for a session.
+   * A constant on the GPU in the form that a kernel wants; made once for a session where it is the
+   * model's, once for the plan where its shapes settled it.
    * @param form what distinguishes it from other forms of the same constant.
    */
   packed(
@@ -313,7 +311,10 @@ export class PlanBuilder {
   ): PackedWeight {
     const memory = new Memory(0, true);
     const owner = this.#current;
-    const made = this.weights.get(this.gpu, `${name} (${form})`, constant, pack).then(
+    const known = this.constants.get(name);
+    const isShared = known === undefined || known === this.shared.get(name);
+    const weights = isShared ? this.weights : this.#ownWeights;
+    const made = weights.get(this.gpu, `${name} (${form})`, constant, pack).then(
       (tensor) => memory.tensor = tensor,
       (cause) => failed(owner, cause),
     );
@@ -435,11 +436,11 @@ export class PlanBuilder {
       const recording = new Recording(this.gpu);
       const { parts, spans } = this.#record(recording);
       const valueBytes = buffers.reduce((sum, { buffer }) => sum + buffer.size, 0);
-      const owned = [recording, ...buffers, ...this.#owned];
+      const owned = [recording, ...buffers, this.#ownWeights, ...this.#owned];
       return { recording, parts, spans, valueBytes, owned };
     } catch (error) {
       // Kernels that are still compiling have no tables yet; what is here goes.
-      for (const one of [...made, ...this.#owned]) one.destroy();
+      for (const one of [...made, this.#ownWeights, ...this.#owned]) one.destroy();
       throw error;
     }
   }

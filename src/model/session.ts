@@ -359,7 +359,7 @@ export class Plan {
     { steps, values, constants }: Specialised,
     onHost: ReadonlySet<Step>,
   ): Promise<Plan> {
-    const builder = new PlanBuilder(gpu, float, weights, constants, convert);
+    const builder = new PlanBuilder(gpu, float, weights, constants, graph.constants, convert);
     const inputs: [string, GpuValue][] = [];
     for (const { name, type } of graph.inputs) {
       const shape = shapes[name]!;

@@ -9,7 +9,7 @@ import { uniform } from "../reference/random.ts";
 
 async function emptyBuilder(): Promise<PlanBuilder> {
   const gpu = await sharedGpu();
-  return new PlanBuilder(gpu, "f32", new Weights(), new Map(), () => {
+  return new PlanBuilder(gpu, "f32", new Weights(), new Map(), new Map(), () => {
     throw new Error("Nothing is converted here");
   });
 }

@@ -371,6 +371,26 @@ Deno.test("Session runs a U-Net of open height and width at two sizes", async ()
   await session.destroy();
 });
 
+Deno.test("Session takes constants that shapes settle anew for each plan", async () => {
+  const graph = await graphOf({ x: ["float32", ["n", "m"]] }, (w) => {
+    const shape = w.node("Shape", ["x"]);
+    const [rows, columns] = [0, 1].map((i) => w.node("Gather", [shape, w.integers([i], true)]));
+    const numbers = w.node("Range", [w.integers([0], true), columns!, w.integers([1], true)]);
+    const scaled = w.node("Cast", [w.node("Mul", [numbers, rows!])], { to: 1 });
+    w.node("MatMul", ["x", w.node("Unsqueeze", [scaled, w.integers([1])])], {}, "y");
+    w.node("Add", ["x", scaled], {}, "z");
+    return { y: "float32", z: "float32" };
+  });
+  const session = new Session(await sharedGpu(), graph);
+  // Of other sizes, and of other values where sizes are the same.
+  for (const shape of [[2, 3], [5, 3], [5, 7], [2, 3]]) {
+    await checkAgainstHost(session, { x: tensor(shape, shape[0]!) });
+    const { laid } = await session.plan({ x: shape });
+    assert.ok(laid.parts.every(({ on }) => on === "gpu"), "all of it runs on the GPU");
+  }
+  await session.destroy();
+});
+
 Deno.test("Session reads weights from a file beside the model, for the GPU and the host", async () => {
   const gpu = await sharedGpu();
   const folder = await Deno.makeTempDir();

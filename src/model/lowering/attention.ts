@@ -80,7 +80,8 @@ function apart(builder: PlanBuilder, { reader, outputs }: ShapedNode): boolean {
   };
   const input = (i: number) => [node.inputs[i]!, inputs[i]] as const;
   const scale: HostTensor = tensorOf("float32", [], [reader.number("scale", 1)]);
-  const scaleName = `${node.name}/scale`;
+  // Names of values are unique, those of nodes need not be.
+  const scaleName = `${node.outputs[0]}/scale`;
   const inProduct: Typed = { type, shape: product };
   const inScores: Typed = {
     type,

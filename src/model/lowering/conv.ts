@@ -285,7 +285,7 @@ const batchNorm: Lowering = (builder, { reader, outputs }) => {
   });
   const [name, shiftName] = [reader.node.inputs[1]!, reader.node.inputs[2]!];
   const of = { type: "float32", shape: [channels] } as const;
-  const own = `of ${reader.node.name}, ${float}`;
+  const own = `of ${reader.node.outputs[0]}, ${float}`;
   const weights = builder.packed(
     name,
     `factors ${own}`,
