@@ -15,8 +15,7 @@ import { openSlide } from "../../src/slide/open.ts";
 import { MemorySource } from "../../src/slide/source.ts";
 import { testContext } from "../classifier/context.ts";
 import { isInstalled } from "../peers/onnxruntime.ts";
-import { OpenBlas } from "../peers/openblas.ts";
-import { floats } from "../reference/random.ts";
+import { timeOpenBlas } from "../peers/openblas.ts";
 import { type KernelCase, kernelCases, Workspace } from "./kernel_cases.ts";
 import { type NetworkCase, networkCases, timeNetwork } from "./networks.ts";
 import { timeModel, timeTask } from "./peers/onnx_runtime.ts";
@@ -33,6 +32,7 @@ export const LIBRARIES = {
   ortWebgpu: "ORT WebGPU",
   ortCpu: "ORT CPU",
   openblas: "OpenBLAS",
+  openblasAvx2: "its AVX2",
 } as const;
 export type Library = keyof typeof LIBRARIES;
 
@@ -50,6 +50,8 @@ export interface Row {
   bound?: "arithmetic" | "memory";
   /** Milliseconds of others. */
   readonly peers: Partial<Record<Library, number>>;
+  /** Milliseconds over all threads, ours and others', where the work is the CPU's. */
+  cpu?: Partial<Record<"ours" | Library, number>>;
   /** What else is known, or why a number is missing. */
   note?: string;
 }
@@ -95,34 +97,31 @@ export function steps(large: boolean, f16: boolean, only?: string): Step[] {
   ];
 }
 
-/** Milliseconds of `run`, the least of several. */
-function least(run: () => void, milliseconds: number): number {
-  let least = Infinity;
-  const start = performance.now();
-  for (let i = 0; i < 3 || performance.now() - start < milliseconds; i++) {
-    const from = performance.now();
-    run();
-    least = Math.min(least, performance.now() - from);
-  }
-  return least;
-}
+/** What `Device` says of OpenBLAS where it is there. */
+const OPENBLAS = "installed";
+/** Kernels of its own choice, and those of the 256 bits that lavapipe computes with as well. */
+const OPENBLAS_KERNELS: readonly (readonly [Library, string | undefined])[] = [
+  ["openblas", undefined],
+  ...(Deno.build.arch === "x86_64" ? [["openblasAvx2", "Haswell"] as const] : []),
+];
 
 class Measurement {
   readonly #gpu: Gpu;
   readonly #timer: Timer;
   readonly #tuner: Tuner;
-  readonly #openblas: OpenBlas | string;
+  readonly #openblas: string;
   readonly #hasOnnxRuntime: boolean;
 
-  constructor(gpu: Gpu, install: boolean) {
+  /** @param openblas what to say of it. */
+  constructor(gpu: Gpu, install: boolean, openblas: string) {
     const { isSoftware } = gpu.adapter;
     this.#gpu = gpu;
     this.#timer = new Timer(
       gpu,
-      isSoftware ? { milliseconds: 100, rounds: 4 } : { milliseconds: 25, rounds: 5 },
+      isSoftware ? { milliseconds: 20, rounds: 12 } : { milliseconds: 25, rounds: 5 },
     );
     this.#tuner = new Tuner(gpu);
-    this.#openblas = isSoftware ? OpenBlas.open() : "it computes on the CPU, this adapter does not";
+    this.#openblas = openblas;
     this.#hasOnnxRuntime = install || isInstalled();
   }
 
@@ -133,7 +132,7 @@ class Measurement {
       features: [...features].sort(),
       subgroupMatrixConfigs,
       clock: this.#timer.clock,
-      openblas: typeof this.#openblas === "string" ? this.#openblas : this.#openblas.about,
+      openblas: this.#openblas,
       onnxRuntime: this.#hasOnnxRuntime ? "installed" : "it is not installed (--install)",
     };
   }
@@ -152,8 +151,10 @@ class Measurement {
     };
     const on = new Workspace(this.#tuner);
     try {
-      const { milliseconds, linearity } = await this.#timer.time(await of.prepare(on));
+      const timing = await this.#timer.time(await of.prepare(on));
+      const { milliseconds, linearity, cpuMilliseconds } = timing;
       Object.assign(row, { milliseconds, linearity });
+      if (cpuMilliseconds !== undefined) row.cpu = { ours: cpuMilliseconds };
     } catch (error) {
       this.#gpu.check(); // A case that does not fit here is a row without a number; a lost device ends all.
       row.note = (error as Error).message;
@@ -168,12 +169,14 @@ class Measurement {
   async #peersOf({ peer, operations = 0 }: KernelCase, row: Row): Promise<void> {
     if (peer === undefined || operations === 0) return;
     if (this.#gpu.adapter.isSoftware && operations > LARGEST_ON_HOST) return;
-    const blas = this.#openblas;
-    if (peer.op === "matmul" && peer.type === "f32" && typeof blas !== "string") {
+    if (peer.op === "matmul" && peer.type === "f32" && this.device.openblas === OPENBLAS) {
       const shape = [peer.rows, peer.inner, peer.columns] as const;
-      const a = floats(peer.rows * peer.inner, 1), b = floats(peer.inner * peer.columns, 2);
-      const product = new Float32Array(peer.rows * peer.columns);
-      row.peers.openblas = least(() => blas.multiply(shape, a, b, product), 300);
+      for (const [library, processor] of OPENBLAS_KERNELS) {
+        const time = await timeOpenBlas(shape, 400, processor);
+        if (typeof time === "string") continue;
+        row.peers[library] = time.milliseconds;
+        row.cpu = { ...row.cpu, [library]: time.cpuMilliseconds };
+      }
     }
     if (!this.#hasOnnxRuntime) return;
     for (const provider of ["webgpu", "cpu"] as const) {
@@ -249,7 +252,11 @@ async function main(): Promise<void> {
   const say = (line: Line) => console.log(JSON.stringify(line));
   const gpu = await Gpu.open({ adapter: Deno.env.get("ADAPTER") });
   if (gpu === undefined) throw new Error("There is no adapter: run `deno task setup`");
-  const measurement = new Measurement(gpu, flags.install);
+  const tried = gpu.adapter.isSoftware
+    ? await timeOpenBlas([8, 8, 8], 0)
+    : "it computes on the CPU, this adapter does not";
+  const openblas = typeof tried === "string" ? tried : OPENBLAS;
+  const measurement = new Measurement(gpu, flags.install, openblas);
   say({ device: measurement.device });
   const all = steps(!gpu.adapter.isSoftware, gpu.features.has("shader-f16"), flags.only);
   for (const [i, step] of all.entries()) {

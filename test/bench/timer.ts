@@ -6,6 +6,7 @@
  * repeats do not take twice the time, something else was timed.
  */
 
+import process from "node:process";
 import { BufferUsage, type Gpu, MapMode } from "../../kernels/device.ts";
 import { type Recorder, Recording } from "../../kernels/kernel.ts";
 
@@ -21,6 +22,11 @@ export interface Timing {
   readonly linearity: number;
   /** Repeats in the longer pass. */
   readonly repeats: number;
+  /**
+   * Of one run over all threads of this process, the least: of an adapter that computes on the CPU
+   * what it takes however many others want the cores. Undefined for a GPU.
+   */
+  readonly cpuMilliseconds?: number;
 }
 
 export interface TimerOptions {
@@ -66,16 +72,22 @@ export class Timer {
     const repeats = Math.max(1, Math.min(MOST_REPEATS, wanted));
     const recording = new Recording(this.#gpu);
     for (let i = 0; i < 2 * repeats; i++) record(recording);
-    let short = Infinity, long = Infinity;
+    let short = Infinity, long = Infinity, cpu = Infinity;
     await this.#run(recording, each); // Makes the bind groups.
     for (let round = 0; round < this.#options.rounds; round++) {
       short = Math.min(short, await this.#run(recording, each * repeats));
+      const before = process.cpuUsage();
       long = Math.min(long, await this.#run(recording, each * 2 * repeats));
+      const { user, system } = process.cpuUsage(before);
+      cpu = Math.min(cpu, (user + system) / 1000 / (2 * repeats));
     }
     recording.destroy();
     // On the host's clock the difference leaves out what a submission costs.
     const milliseconds = this.clock === "gpu" ? long / (2 * repeats) : (long - short) / repeats;
-    return { milliseconds, linearity: long / short, repeats: 2 * repeats };
+    return {
+      ...{ milliseconds, linearity: long / short, repeats: 2 * repeats },
+      ...(this.#gpu.adapter.isSoftware && { cpuMilliseconds: cpu }),
+    };
   }
 
   /** Milliseconds of the first `count` dispatches. */
