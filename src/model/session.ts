@@ -123,13 +123,17 @@ export class Session {
    * @throws {TypeError} once the session is destroyed.
    */
   async plan(shapes: Shapes, options: PlanOptions = {}): Promise<Plan> {
+    this.#refuseDestroyed();
     const kept = this.#keep(this.#float ?? "f32", shapes, options);
     kept.held = true;
     return await kept.plan;
   }
 
-  #keep(float: FloatType, shapes: Shapes, { layouts = {} }: PlanOptions = {}): Kept {
+  #refuseDestroyed(): void {
     if (this.#isDestroyed) throw new TypeError("Cannot run a model whose session was destroyed");
+  }
+
+  #keep(float: FloatType, shapes: Shapes, { layouts = {} }: PlanOptions = {}): Kept {
     const key = JSON.stringify([float, this.inputs.map(({ name }) => shapes[name]), layouts]);
     let kept = this.#plans.get(key);
     if (kept === undefined) {
@@ -190,13 +194,7 @@ export class Session {
     const shapes = Object.fromEntries(
       Object.entries(feeds).map(([name, { shape }]) => [name, shape]),
     );
-    const run = this.decide(shapes, {}, (plan) => plan.run(feeds));
-    this.#running.add(run);
-    try {
-      return await run;
-    } finally {
-      this.#running.delete(run);
-    }
+    return await this.decide(shapes, {}, (plan) => plan.run(feeds));
   }
 
   #check(feeds: Feeds): void {
@@ -217,8 +215,24 @@ export class Session {
    * wait for it.
    * @param run feeds and runs the plan that it is given, and reads its outputs.
    * @returns the outputs of what was decided.
+   * @throws {TypeError} once the session is destroyed. @throws what `plan` and `run` throw.
    */
   async decide(
+    shapes: Shapes,
+    options: PlanOptions,
+    run: PlanRun,
+  ): Promise<Record<string, HostTensor>> {
+    this.#refuseDestroyed();
+    const decided = this.#decide(shapes, options, run);
+    this.#running.add(decided);
+    try {
+      return await decided;
+    } finally {
+      this.#running.delete(decided);
+    }
+  }
+
+  async #decide(
     shapes: Shapes,
     options: PlanOptions,
     run: PlanRun,

@@ -14,7 +14,7 @@ import { loadModel, type Precision, Session } from "../../src/model/session.ts";
 import { ModelWriter } from "../../src/model/writer.ts";
 import { sharedGpu } from "../kernels/gpu.ts";
 import { runOnHost } from "../reference/onnx.ts";
-import { floats } from "../reference/random.ts";
+import { bytes as bytesOf, floats } from "../reference/random.ts";
 import {
   type Architecture,
   convnext,
@@ -360,6 +360,11 @@ Deno.test("PRECISION=auto takes f16 where it is near f32, and f32 where it overf
     assert.equal(session.weightBytes, only.weightBytes);
     await only.destroy();
     await session.destroy();
+    // Also a run that is still deciding ends.
+    const another = new Session(gpu, graph, { precision: "auto" });
+    const deciding = another.run({ x });
+    await another.destroy();
+    assert.ok(relativeError((await deciding).y!, expected.y!) < 1e-2);
   }
 });
 
@@ -368,6 +373,23 @@ Deno.test("Session runs a U-Net of open height and width at two sizes", async ()
   for (const [height, width] of [[32, 64], [64, 32]] as const) {
     await checkAgainstHost(session, { input: tensor([1, 3, height, width], height) }, 1e-4);
   }
+  await session.destroy();
+});
+
+Deno.test("Session takes images of bytes, turned into floats and compared on the GPU", async () => {
+  const graph = await graphOf({ x: ["uint8", [1, "h", "w", 3]] }, (w) => {
+    const turned = w.node("Transpose", ["x"], { perm: [0, 3, 1, 2] });
+    const image = w.node("Div", [w.node("Cast", [turned], { to: 1 }), w.floats([], [255])]);
+    w.node("Conv", [image, w.floats([5, 3, 3, 3], floats(135, 1))], {}, "y");
+    const white = w.constant({ type: "uint8", shape: [], data: Uint8Array.of(250) });
+    w.node("Less", ["x", white], {}, "tissue");
+    return { y: "float32", tissue: "bool" };
+  });
+  const session = new Session(await sharedGpu(), graph);
+  const x: HostTensor = { type: "uint8", shape: [1, 6, 7, 3], data: bytesOf(126, 3) };
+  await checkAgainstHost(session, { x });
+  const { laid } = await session.plan({ x: x.shape });
+  assert.ok(laid.parts.every(({ on }) => on === "gpu"), "all of it runs on the GPU");
   await session.destroy();
 });
 

@@ -235,11 +235,9 @@ const ACTIVATION_OPERATORS = [
   "wgslide.Activation",
 ];
 
-/** Integers of less than 32 bits wrap at their width, which the GPU's do not. */
-function wrapsOnGpu(node: ShapedNode): boolean {
-  return [...node.reader.inputs, ...node.outputs].some((value) =>
-    value !== undefined && /^u?int(8|16|64)$/.test(value.type) && value.type !== "int64"
-  );
+/** Results of less than 32 bits wrap at their width, which the GPU's do not. What is read is as it is. */
+function wrapsOnGpu({ outputs }: ShapedNode): boolean {
+  return outputs.some(({ type }) => /^u?int(8|16|64)$/.test(type) && type !== "int64");
 }
 
 const activation: Lowering = (builder, node) => {
