@@ -113,10 +113,12 @@ export async function classifyWithModel(
     `${sidecar.name}: tiles of ${input.tile} px: ${grid.tiles.length}, at ` +
       `${grid.mppX.toFixed(3)} µm/px from level ${grid.level}`,
   );
+  const { widthPx, heightPx } = slide.levels[0]!;
   const facts: SlideFacts = {
     scanId,
     tissueAreaMm2: tissueAreaMm2(mask, mppX, mppY),
     tissue: tissueOutlines(mask),
+    slide: [[[0, 0], [0, heightPx], [widthPx, heightPx], [widthPx, 0], [0, 0]]],
   };
   try {
     const run: ModelRun = {

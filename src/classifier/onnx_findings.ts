@@ -42,6 +42,8 @@ export interface SlideFacts {
   readonly tissueAreaMm2: number;
   /** The tissue's outline in level-0 pixels. */
   readonly tissue: readonly Outline[];
+  /** The slide's edges in level-0 pixels. */
+  readonly slide: Outline;
 }
 
 /** Colours that can be told apart, with colour blindness too (Okabe & Ito, 2008), black left out. */
@@ -94,10 +96,13 @@ function countsOf(
 const fraction = (part: number, whole: number) => whole > 0 ? rounded(part / whole) : 0;
 
 /** A region of the report: an outline without holes' bookkeeping, as a feature. */
-function regionOf(outlines: readonly Outline[], name: string): ReportFeature | undefined {
+function regionOf(
+  outlines: readonly Outline[],
+  properties: { readonly name: string; readonly color?: string },
+): ReportFeature | undefined {
   if (outlines.length === 0) return undefined;
-  const { bbox, geometry } = polygonFeature(outlines, name);
-  return { type: "Feature", bbox, geometry, properties: { name } };
+  const { bbox, geometry } = polygonFeature(outlines, properties.name);
+  return { type: "Feature", bbox, geometry, properties };
 }
 
 /** The document. */
@@ -159,10 +164,11 @@ function reportOf(findings: Findings, sidecar: Sidecar, facts: SlideFacts): Repo
       ),
     );
   const regions = classes.flatMap((of, i) => {
-    const region = of.ignore ? undefined : regionOf(outlines[i] ?? [], of.name);
+    const properties = { name: of.name, color: colorOf(classes, i) };
+    const region = of.ignore ? undefined : regionOf(outlines[i] ?? [], properties);
     return region === undefined ? [] : [{ of, i, region }];
   });
-  const tissue = regionOf(facts.tissue, "tissue");
+  const tissue = regionOf(facts.tissue, { name: "tissue" });
   switch (type) {
     case "none":
       return undefined;
@@ -183,7 +189,7 @@ function reportOf(findings: Findings, sidecar: Sidecar, facts: SlideFacts): Repo
           result: `${rounded(areasMm2[i] ?? 0)} mm²`,
           feature_collection: {
             type: "FeatureCollection",
-            features: [{ ...region, properties: { name: of.name, color: colorOf(classes, i) } }],
+            features: [region],
           },
         })),
       };
@@ -221,11 +227,6 @@ function reportOf(findings: Findings, sidecar: Sidecar, facts: SlideFacts): Repo
         .reduce((sum, { amount }) => sum + amount, 0);
       // Areas are set against all tissue, since what is no tumour need be no class.
       const whole = counted ? all : facts.tissueAreaMm2;
-      const empty: ReportFeature = {
-        type: "Feature",
-        geometry: { type: "MultiPolygon", coordinates: [] },
-        properties: { name: "tissue" },
-      };
       return {
         type,
         threshold_map: {
@@ -234,7 +235,8 @@ function reportOf(findings: Findings, sidecar: Sidecar, facts: SlideFacts): Repo
             counts: counted
               ? listed.map(({ of, amount }) => ({ label: of.name, count: amount }))
               : [],
-            region: tissue ?? empty,
+            // A report without a region is refused: where there is no tissue it is about the slide.
+            region: tissue ?? regionOf([facts.slide], { name: "slide" })!,
             area: rounded(facts.tissueAreaMm2),
             ...(counted ? {} : {
               distributions: {

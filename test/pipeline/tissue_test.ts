@@ -1,6 +1,13 @@
 import assert from "node:assert/strict";
 import type { Overview } from "../../src/pipeline/overview.ts";
-import { findTissue, otsu, tissueAreaMm2, type TissueMask } from "../../src/pipeline/tissue.ts";
+import {
+  findTissue,
+  isTissue,
+  otsu,
+  tissueAreaMm2,
+  type TissueMask,
+  tissueWithin,
+} from "../../src/pipeline/tissue.ts";
 import { uniform } from "../reference/random.ts";
 
 type Colour = readonly [number, number, number];
@@ -161,4 +168,31 @@ Deno.test("tissueAreaMm2() takes each axis's scale", () => {
   };
   // 4 pixels of 100 · 0.5 µm by 50 · 0.25 µm.
   assert.ok(Math.abs(tissueAreaMm2(mask, 0.5, 0.25) - 4 * 50 * 12.5 / 1e6) < 1e-15);
+});
+
+Deno.test("tissueWithin() is the part of a square that is tissue, to fractions of the mask's pixels", () => {
+  const mask: TissueMask = {
+    data: Uint8Array.of(1, 0, 1, 1, 1, 0),
+    widthPx: 3,
+    heightPx: 2,
+    downsampleX: 10,
+    downsampleY: 20,
+    threshold: 0,
+  };
+  assert.equal(tissueWithin(mask, 0, 0, 40), 4 * 200);
+  assert.equal(tissueWithin(mask, 5, 5, 10), 5 * 10);
+  assert.equal(tissueWithin(mask, 5, 15, 10), 5 * 5 + 10 * 5);
+  assert.equal(tissueWithin(mask, 25, 0, 100), 5 * 20);
+  assert.equal(tissueWithin(mask, 30, 0, 10), 0);
+  // Squares side by side have all of it.
+  let sum = 0;
+  for (let y = 0; y < 40; y += 7) {
+    for (let x = 0; x < 30; x += 7) sum += tissueWithin(mask, x, y, 7);
+  }
+  assert.ok(Math.abs(sum - 800) < 1e-9, `${sum}`);
+  assert.deepEqual([isTissue(mask, 9.9, 19.9), isTissue(mask, 10, 0), isTissue(mask, 29, 39)], [
+    true,
+    false,
+    false,
+  ]);
 });
