@@ -26,6 +26,8 @@ import type { Sidecar } from "./sidecar.ts";
 
 /** Tiles in one run where the sidecar leaves it open: what fills a GPU, and what a CPU's caches hold. */
 const BATCHES = { hardware: [64, 32, 16, 8, 4, 2, 1], software: [4, 2, 1] } as const;
+/** Side of the tiles that the first of those is for: of larger ones fewer are run, as many pixels. */
+const BATCHED_TILE_PX = 256;
 /** Tiles of the first block that f16 is tried on. */
 const DECIDING_TILES = 4;
 /** About the side of what is read at one go: neighbours share the slide's own tiles. */
@@ -304,14 +306,14 @@ async function planFor(
   { context, session, sidecar: { input }, model, grid }: ModelRun,
   layouts: Readonly<Record<string, Layout>>,
 ): Promise<{ plan: Plan; batch: number }> {
-  const { isSoftware } = requireGpu(context).adapter;
+  const batches = BATCHES[requireGpu(context).adapter.isSoftware ? "software" : "hardware"];
+  // The device's memory is not told, and running out of it is final.
+  const most = batches[0] * Math.min(1, (BATCHED_TILE_PX / input.tile) ** 2);
   const candidates = model.batch !== undefined
     ? [model.batch]
     : input.batch !== "auto"
     ? [input.batch]
-    : BATCHES[isSoftware ? "software" : "hardware"].filter((n) =>
-      n === 1 || n < 2 * grid.tiles.length
-    );
+    : batches.filter((n) => n === 1 || n <= most && n < 2 * grid.tiles.length);
   let last: unknown;
   for (const batch of candidates) {
     try {

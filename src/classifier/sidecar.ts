@@ -77,7 +77,7 @@ const input = v.strictObject({
   batch: v.optional(
     said(
       v.union([v.literal("auto"), whole(1, 1024)], 'must be "auto" or a whole number to 1024'),
-      "Tiles in one run; auto takes what the device's memory allows.",
+      "Tiles in one run; auto takes 64 of 256 px on a GPU, fewer of larger ones.",
     ),
     "auto",
   ),
