@@ -17,7 +17,15 @@ import type { Constant } from "./graph.ts";
 import { type DataType, elementCount, type HostTensor } from "./host_tensor.ts";
 import { dense, type Layout, physicalShape, sameMemory } from "./layout.ts";
 import type { NodeReader, Operator } from "./ops/operator.ts";
-import { type FloatType, type GpuType, gpuTypeOf, type Packed, toGpu, Weights } from "./weights.ts";
+import {
+  type FloatType,
+  type GpuType,
+  gpuTypeOf,
+  loadConstant,
+  type Packed,
+  toGpu,
+  Weights,
+} from "./weights.ts";
 
 /** A node that cannot be computed as it was to be: by its step, where it is one of the graph's. */
 export class StepError extends Error {
@@ -118,7 +126,7 @@ export interface HostStep {
       readonly type: DataType;
     }
     | { readonly from: "host"; readonly name: string }
-    | { readonly from: "known"; readonly constant: Constant }
+    | { readonly from: "known"; readonly load: () => Promise<HostTensor> }
     | undefined
   )[];
   readonly operator: Operator;
@@ -376,7 +384,11 @@ export class PlanBuilder {
       const input = reader.inputs[i];
       if (name === "" || input === undefined) return undefined;
       const constant = this.constant(reader, i);
-      if (constant !== undefined) return { from: "known", constant };
+      if (constant !== undefined) {
+        // From its file at the first run only.
+        let loaded: Promise<HostTensor> | undefined;
+        return { from: "known", load: () => loaded ??= loadConstant(constant) };
+      }
       if (this.#onHost.has(name)) return { from: "host", name };
       // As it lies: the host turns it, whatever its axes.
       return { from: "gpu", name, value: this.inLayout(name), type: input.type };

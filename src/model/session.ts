@@ -17,7 +17,7 @@ import { evaluateNode, specialise, type Specialised, type Step } from "./fold.ts
 import { type Input, NodeReader } from "./ops/operator.ts";
 import { operatorName, operatorOf } from "./support.ts";
 import { fuse } from "./fuse.ts";
-import { type FloatType, fromGpu, gpuTypeOf, loadConstant, toGpu, Weights } from "./weights.ts";
+import { type FloatType, fromGpu, gpuTypeOf, toGpu, Weights } from "./weights.ts";
 
 /** `auto` compares f16 with f32 on the first batch. */
 export type Precision = "f32" | "f16" | "auto";
@@ -544,7 +544,7 @@ async function runOnHost(step: HostStep, onHost: Map<string, HostTensor>): Promi
   const inputs = await Promise.all(step.inputs.map(async (input): Promise<Input | undefined> => {
     if (input === undefined) return undefined;
     const known = input.from === "known"
-      ? await loadConstant(input.constant)
+      ? await input.load()
       : onHost.get(input.name) ?? (input.from === "gpu" ? await readAsItIs(input) : undefined);
     return known && { type: known.type, shape: known.shape, known };
   }));
