@@ -391,7 +391,7 @@ const result = {
 if (flags.only === undefined) {
   mkdirSync(RESULTS, { recursive: true });
   const file = device.adapter.name.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
-  const path = join(RESULTS, `${date.slice(0, 10)}-${file}.json`);
+  const path = join(RESULTS, `${date.slice(0, 16).replace(":", "")}-${file}.json`);
   writeFileSync(path, JSON.stringify(result, null, 2) + "\n");
   console.log(`\nwritten to ${path.replace(Deno.cwd() + "/", "")}`);
 }
