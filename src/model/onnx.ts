@@ -530,8 +530,11 @@ export async function readModel(
 async function read(source: Uint8Array | string, options: ReadOptions): Promise<Graph> {
   const path = typeof source === "string" ? source : undefined;
   const bytes = typeof source === "string" ? await readBytes(source) : source;
-  const model = decode(bytes, MODEL, path === undefined ? "the model" : `the model "${path}"`);
-  if (model.graph === undefined) throw new ModelError("Cannot read the model: it has no graph");
+  const file = path === undefined ? "the model" : `the model "${path}"`;
+  const model = decode(bytes, MODEL, file);
+  if (model.graph === undefined) {
+    throw new ModelError(`Cannot read ${file}: it has no graph, so that it is no ONNX model`);
+  }
   const opsets = opsetsOf(model.opset_import);
   const version = opsets.get("");
   if (version !== undefined && !(version >= OLDEST_OPSET && version <= NEWEST_OPSET)) {

@@ -474,7 +474,11 @@ export function decode<T>(bytes: Uint8Array, table: Table<T>, what: string): T {
     return new Decoder().message(bytes, table as AnyTable, 0) as T;
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
-    throw new ModelError(`Cannot read ${what}: ${why}`, {}, { cause });
+    throw new ModelError(
+      `Cannot read ${what}: ${why}; it may be cut short, or be no ONNX file`,
+      {},
+      { cause },
+    );
   }
 }
 

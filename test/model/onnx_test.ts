@@ -516,7 +516,10 @@ Deno.test("readModel() refuses a model of another's operators", async () => {
 
 Deno.test("readModel() refuses files that are none", async () => {
   await refused(new Uint8Array(0), /it has no graph/);
-  await refused(new TextEncoder().encode("PK\x03\x04 this is a zip"), /Cannot read the model/);
+  await refused(
+    new TextEncoder().encode("PK\x03\x04 this is a zip"),
+    /it may be cut short, or be no ONNX file$/,
+  );
   await refused("/nowhere/model.onnx", /Cannot read the model "\/nowhere\/model\.onnx"/);
   await refused(".", /Cannot read the model "\."/);
 });
