@@ -19,6 +19,9 @@ import type { Slide } from "./slide/slide.ts";
  */
 export async function processImage(slide: Slide, context: Context): Promise<Results> {
   const { classifier, model } = context.config;
+  if (model !== undefined && classifier !== "onnx") {
+    context.log.warn(`MODEL is not run, since CLASSIFIER is ${classifier}`);
+  }
   switch (classifier) {
     case "grid":
       return classifyGrid(slide, context);

@@ -4,8 +4,9 @@ import { type HostTensor, numbersOf } from "../model/host_tensor.ts";
 import { boxFeature } from "../results/geojson.ts";
 import { type Box, suppressBoxes } from "../pipeline/detect.ts";
 import { colorOf, type Findings, type FoundObject } from "./onnx_findings.ts";
-import { checkOutput } from "./onnx_model.ts";
+import { checkFinite, checkOutput } from "./onnx_model.ts";
 import { type ModelRun, runModel } from "./onnx_tiles.ts";
+import type { FloatType } from "../model/weights.ts";
 import type { OutputOf, Sidecar } from "./sidecar.ts";
 
 /** Score from which a box counts where its class says nothing: what YOLO's own tools take. */
@@ -30,11 +31,14 @@ function candidatesOf(
   name: string,
   outputs: Readonly<Record<string, HostTensor>>,
   sidecar: Sidecar,
+  float: FloatType,
 ): Candidates {
   const tensor = outputs[name]!, scores = outputs[output.scores ?? ""];
   checkOutput(sidecar, name, tensor.shape, scores?.shape);
   const [, a = 0, b = 0] = tensor.shape;
   const values = numbersOf(tensor);
+  checkFinite(name, values, float);
+  if (scores !== undefined) checkFinite(output.scores!, numbersOf(scores), float);
   const act = output.activation === "sigmoid"
     ? (v: number) => 1 / (1 + Math.exp(-v))
     : (v: number) => v;
@@ -92,12 +96,18 @@ export async function runBoxes(
         { name, score: Math.round(score * 1000) / 1000, color: colorOf(classes, of) },
       )];
     });
-    return { features, objects, threshold: Math.min(...thresholds) };
+    return { features, objects, thresholds };
   };
   try {
     await runModel<Box[]>(run, {
       async read(plan, started, tiles) {
-        const candidates = candidatesOf(output, name, await plan.read(started), sidecar);
+        const candidates = candidatesOf(
+          output,
+          name,
+          await plan.read(started),
+          sidecar,
+          plan.float,
+        );
         const found: Box[] = [];
         for (const [n, tile] of tiles.entries()) {
           for (let i = 0; i < candidates.count; i++) {

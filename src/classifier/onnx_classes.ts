@@ -10,7 +10,7 @@ import { tissueWithin } from "../pipeline/tissue.ts";
 import type { Outline } from "../results/geojson.ts";
 import type { Feature, Position, Ring } from "../results/schema.ts";
 import { colorOf, type Findings } from "./onnx_findings.ts";
-import { checkOutput } from "./onnx_model.ts";
+import { checkFinite, checkOutput, checkProbabilities } from "./onnx_model.ts";
 import { type ModelRun, runModel } from "./onnx_tiles.ts";
 import type { OutputOf } from "./sidecar.ts";
 
@@ -58,15 +58,17 @@ export async function runClasses(
       }
     }
     const { features, outlines } = await heatMaps(run, map, output.contours, core0);
-    const taken = thresholds.filter((_, i) => !classes[i]!.ignore);
-    return { features, areasMm2, outlines, threshold: Math.min(...taken) };
+    return { features, areasMm2, outlines, thresholds };
   };
   try {
     await runModel<ArrayLike<number>>(run, {
-      async read(plan, started) {
+      async read(plan, started, batchTiles) {
         const { [name]: result } = await plan.read(started);
         checkOutput(sidecar, name, result!.shape);
-        return numbersOf(result!);
+        const scores = numbersOf(result!).subarray(0, batchTiles.length * classes.length);
+        checkFinite(name, scores, plan.float);
+        if (output.activation === "none") checkProbabilities(name, scores);
+        return scores;
       },
       collect(scores, batchTiles) {
         for (const [i, { x, y }] of batchTiles.entries()) {

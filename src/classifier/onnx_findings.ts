@@ -32,8 +32,8 @@ export interface Findings {
   readonly objects?: readonly FoundObject[];
   /** What points are called where their classes only compete. */
   readonly mergedAs?: string;
-  /** The least score that was taken. */
-  readonly threshold: number;
+  /** The least score that was taken, of each class. */
+  readonly thresholds: readonly number[];
 }
 
 /** What is known of the slide beside the findings. */
@@ -146,8 +146,11 @@ export function resultsOf(findings: Findings, sidecar: Sidecar, facts: SlideFact
 /** The report of the sidecar's type. */
 function reportOf(findings: Findings, sidecar: Sidecar, facts: SlideFacts): Report | undefined {
   const { classes, report: { type, positive } } = sidecar;
-  const { objects = [], areasMm2 = [], outlines = [], mergedAs, threshold } = findings;
+  const { objects = [], areasMm2 = [], outlines = [], mergedAs, thresholds } = findings;
   const isPositive = ({ name, ignore }: ModelClass) => positive?.includes(name) ?? !ignore;
+  // What the report is about are the positive classes.
+  const own = thresholds.filter((_, i) => isPositive(classes[i]!));
+  const threshold = Math.min(...(own.length > 0 ? own : thresholds));
   const counts = countsOf(objects, classes, mergedAs);
   const points = (): ScoredPoint[] =>
     objects.map((object) => ({

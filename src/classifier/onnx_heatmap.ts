@@ -18,12 +18,14 @@ import { isTissue } from "../pipeline/tissue.ts";
 import { multiPointFeature } from "../results/geojson.ts";
 import type { Feature, Position } from "../results/schema.ts";
 import type { Findings, FoundObject } from "./onnx_findings.ts";
-import { checkOutput } from "./onnx_model.ts";
+import { checkFinite, checkOutput } from "./onnx_model.ts";
 import { type ModelRun, needsHost, runModel } from "./onnx_tiles.ts";
 import type { OutputOf } from "./sidecar.ts";
 
 /** Score from which a maximum counts where its class says nothing. */
 const DEFAULT_THRESHOLD = 0.5;
+/** Of so many batches one is looked through for what is no number. */
+const CHECKED_EVERY = 64;
 /** Radius of a point whose class says nothing: half a nucleus. */
 const DEFAULT_RADIUS_UM = 3;
 
@@ -50,6 +52,7 @@ export async function runHeatmap(
   const peaks = await compilePeaks(gpu, { radius: output.peak_radius, each: !output.compete });
   const owned: Tensor[] = [];
   let tensors: { count: Tensor; found: Tensor } | undefined;
+  let batches = 0;
   /** Model pixels per pixel of the map. */
   let stride = 1;
   const finish = (): Findings => findingsOf(run, output, lists, own, wanted);
@@ -77,11 +80,15 @@ export async function runHeatmap(
           };
           owned.push(tensors.count, tensors.found);
         }
+        // A whole map comes back now and then only: what is no number is so everywhere, as a rule.
+        const looked = batches++ % CHECKED_EVERY === 0 ? scores.readFloats() : undefined;
         tensors.count.write(new Uint32Array(images));
         const batch = new Batch(gpu);
         recordPeaks(batch, peaks, { scores, ...tensors }, core, least);
         batch.submit();
-        return await readPeaks(tensors);
+        const [found, values] = await Promise.all([readPeaks(tensors), looked]);
+        if (values !== undefined) checkFinite(name, values, plan.float);
+        return found;
       },
       collect(found, tiles) {
         for (const [i, tile] of tiles.entries()) {
@@ -177,7 +184,7 @@ function findingsOf(
   return {
     features,
     objects,
-    threshold: Number.isFinite(least) ? least : wanted ?? Math.min(...own),
+    thresholds: Number.isFinite(least) ? own.map(() => least) : own.map((t) => wanted ?? t),
     ...(merge_as === undefined ? {} : { mergedAs: merge_as }),
   };
 }

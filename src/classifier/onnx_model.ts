@@ -1,6 +1,6 @@
 /** A model with its sidecar: read, and checked to fit each other before a slide is opened. */
 
-import { existsSync } from "node:fs";
+import { statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { ConfigError, ModelError } from "../errors.ts";
@@ -9,6 +9,9 @@ import type { Graph, ValueInfo } from "../model/graph.ts";
 import { elementCount, isFloat } from "../model/host_tensor.ts";
 import { readModel } from "../model/onnx.ts";
 import { parseSidecar, type Sidecar } from "./sidecar.ts";
+
+/** A sidecar of 255 classes has some tens of thousands. */
+const MOST_SIDECAR_BYTES = 2 ** 20;
 
 /** A model with a sidecar that fits it. */
 export interface FittedModel {
@@ -31,16 +34,69 @@ export interface FittedModel {
  */
 export async function loadWithSidecar(path: string): Promise<FittedModel> {
   const beside = join(dirname(path), "model.json");
-  if (!existsSync(path)) throw new ConfigError(`Cannot find the model "${path}"`, "MODEL");
-  if (!existsSync(beside)) {
+  const isFile = (file: string) => statSync(file, { throwIfNoEntry: false })?.isFile();
+  if (isFile(path) === undefined) throw new ConfigError(`Cannot find the model "${path}"`, "MODEL");
+  if (isFile(path) === false) {
+    throw new ConfigError(
+      `Cannot read the model "${path}": it is no file; MODEL is the .onnx file's path`,
+      "MODEL",
+    );
+  }
+  if (isFile(beside) !== true) {
     throw new ConfigError(
       `Cannot run the model "${path}": "${beside}" is missing, which says what its pixels are and ` +
         `what its output means (README, «Bring your model»)`,
       "MODEL",
     );
   }
-  const sidecar = parseSidecar(await readFile(beside, "utf8"), beside);
+  const { size } = statSync(beside);
+  if (size > MOST_SIDECAR_BYTES) {
+    throw new ConfigError(
+      `Cannot read "${beside}": it has ${size} bytes, and at most ${MOST_SIDECAR_BYTES} are read`,
+      "MODEL",
+    );
+  }
+  // Editors on Windows put a byte order mark first.
+  const text = (await readFile(beside, "utf8")).replace(/^\ufeff/, "");
+  const sidecar = parseSidecar(text, beside);
   return fitModel(await readModel(path), sidecar);
+}
+
+/** Where kernels hold what overflows, and what is no number at all in places. */
+const LARGEST = { f32: 3.4028234e38, f16: 65504 } as const;
+
+/**
+ * Checks that an output is of numbers: one that is not would be counted as nothing found.
+ * @param float the type in which the model was computed.
+ * @throws {ModelError} that says how many are not.
+ */
+export function checkFinite(
+  name: string,
+  values: ArrayLike<number>,
+  float: keyof typeof LARGEST,
+): void {
+  const largest = LARGEST[float];
+  let broken = 0;
+  for (let i = 0; i < values.length; i++) if (!(Math.abs(values[i]!) < largest)) broken++;
+  if (broken === 0) return;
+  throw new ModelError(
+    `Cannot use output "${name}": ${broken} of ${values.length} values are NaN or overflow; if ` +
+      `PRECISION=f32 mends it the model overflows f16, else its weights or its normalisation are wrong`,
+  );
+}
+
+/** How far a probability may be beyond 0 and 1 by rounding, in f16. */
+const ROUNDING = 2 ** -8;
+
+/** @throws {ModelError} where values are no probabilities. */
+export function checkProbabilities(name: string, values: ArrayLike<number>): void {
+  for (let i = 0; i < values.length; i++) {
+    if (values[i]! >= -ROUNDING && values[i]! <= 1 + ROUNDING) continue;
+    throw new ModelError(
+      `Cannot use output "${name}" as probabilities: one is ${values[i]}; if the model gives ` +
+        `logits, set output.activation of its sidecar to softmax or sigmoid`,
+    );
+  }
 }
 
 const listed = (shape: readonly (number | string)[] | undefined) =>

@@ -10,7 +10,7 @@ import { isTissue } from "../pipeline/tissue.ts";
 import { type Outline, polygonFeature } from "../results/geojson.ts";
 import type { Feature, Position } from "../results/schema.ts";
 import { colorOf, type Findings } from "./onnx_findings.ts";
-import { checkOutput, type FittedModel } from "./onnx_model.ts";
+import { checkFinite, checkOutput, type FittedModel } from "./onnx_model.ts";
 import { blockSpan, type ModelRun, runModel } from "./onnx_tiles.ts";
 import type { OutputOf, Sidecar } from "./sidecar.ts";
 
@@ -131,7 +131,6 @@ class ClassMap {
         for (let of = 1; of < this.count; of++) {
           if (this.#sums[at * this.count + of]! > this.#sums[at * this.count + best]!) best = of;
         }
-        // A NaN is of no class.
         if (this.#sums[at * this.count + best]! / weight >= this.thresholds[best]!) {
           this.classes[this.#top * this.width + column] = best + 1;
         }
@@ -182,8 +181,11 @@ export async function runSegmentation(
   };
   try {
     await runModel<Float32Array>(run, {
-      async read(plan, started) {
+      async read(plan, started, batchTiles) {
         const { [name]: result } = await plan.read(started);
+        const values = numbersOf(result!);
+        const used = values.length / result!.shape[0]! * batchTiles.length;
+        checkFinite(name, values.subarray(0, used), plan.float);
         return probabilitiesOf(result!, name, sidecar, geometry);
       },
       collect(found, batchTiles) {
@@ -293,6 +295,5 @@ function findingsOf(
       );
     }
   }
-  const taken = classes.filter(({ ignore }) => !ignore).map(thresholdOf);
-  return { features, areasMm2, outlines, threshold: Math.min(...taken) };
+  return { features, areasMm2, outlines, thresholds: classes.map(thresholdOf) };
 }

@@ -13,6 +13,7 @@ import {
 } from "../../kernels/normalise.ts";
 import { Tensor } from "../../kernels/tensor.ts";
 import { type Context, requireGpu } from "../context.ts";
+import { ModelError } from "../errors.ts";
 import type { HostTensor } from "../model/host_tensor.ts";
 import { channelsLast, type Layout } from "../model/layout.ts";
 import type { Plan, Session } from "../model/session.ts";
@@ -327,5 +328,10 @@ async function planFor(
       last = error;
     }
   }
-  throw last;
+  throw new ModelError(
+    `Cannot run ${candidates.at(-1)} tiles of ${input.tile} px at once: ` +
+      `${(last as Error).message}; a smaller input.batch or input.tile of the sidecar takes less`,
+    {},
+    { cause: last },
+  );
 }

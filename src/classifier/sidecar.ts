@@ -242,6 +242,18 @@ const report = v.strictObject({
   ),
 }, "must be an object");
 
+/** What an output has that a report can be made of: areas with outlines, or objects with places. */
+const REPORTS_OF_AREAS = ["none", "Basic", "AreaDifferential", "TumorCellularity"];
+const REPORTS_OF_OBJECTS = [
+  "none",
+  "Basic",
+  "WholeSlideDifferential",
+  "SemiQuantitativeDifferential",
+  "RegionCounting",
+  "AiMitosisCounting",
+  "TumorCellularity",
+];
+
 /** The schema; `model.schema.json` is made of it. */
 export const sidecarSchema = v.pipe(
   v.strictObject({
@@ -289,6 +301,16 @@ export const sidecarSchema = v.pipe(
       "names a class that is not there",
     ),
     ["report", "positive"],
+  ),
+  v.forward(
+    v.check(
+      ({ output: { kind }, report: { type } }) =>
+        (kind === "classes" || kind === "segmentation" ? REPORTS_OF_AREAS : REPORTS_OF_OBJECTS)
+          .includes(type),
+      "must be Basic, AreaDifferential, TumorCellularity or none for classes and segmentations, and " +
+        "any but AreaDifferential for heat maps and boxes",
+    ),
+    ["report", "type"],
   ),
   v.forward(
     v.check(

@@ -14,6 +14,13 @@ const FACTS: SlideFacts = {
   slide: square(0, 300),
 };
 
+const OF_OBJECTS = new Set([
+  "WholeSlideDifferential",
+  "SemiQuantitativeDifferential",
+  "RegionCounting",
+  "AiMitosisCounting",
+]);
+
 function sidecar(type: string, positive?: string[]): Sidecar {
   return parseSidecar(
     JSON.stringify({
@@ -21,7 +28,8 @@ function sidecar(type: string, positive?: string[]): Sidecar {
       provider: "maker",
       ruo: false,
       input: { mpp: 1, tile: 64 },
-      output: { kind: "classes" },
+      // Each report is one that the output's kind can have.
+      output: OF_OBJECTS.has(type) ? { kind: "heatmap" } : { kind: "classes" },
       classes: [
         { name: "background", ignore: true },
         { name: "tumor cell", color: "#010203" },
@@ -38,7 +46,7 @@ const AREAS: Findings = {
   features: [],
   areasMm2: [0.7, 0.5, 0.8],
   outlines: [[square(0, 9)], [square(0, 10), square(50, 10)], []],
-  threshold: 0.25,
+  thresholds: [0.25, 0.25, 0.25],
 };
 const box = (x: number) => ({ x, y: 10, width: 6, height: 4 });
 const OBJECTS: Findings = {
@@ -48,7 +56,7 @@ const OBJECTS: Findings = {
     { box: box(30), score: 1.5, of: 2 },
     { box: box(60), score: 0.5, of: 1 },
   ],
-  threshold: 0.5,
+  thresholds: [0.5, 0.5, 0.5],
 };
 
 /** The report of a valid document. */
@@ -149,8 +157,8 @@ Deno.test("resultsOf() counts classes that are scales of one thing as that", () 
 Deno.test("resultsOf() gives a valid document of a slide on which there is nothing", () => {
   const facts: SlideFacts = { ...FACTS, tissueAreaMm2: 0, tissue: [] };
   const empty: Findings[] = [
-    { features: [], areasMm2: [0, 0, 0], outlines: [[], [], []], threshold: 0 },
-    { features: [], objects: [], threshold: 0.5 },
+    { features: [], areasMm2: [0, 0, 0], outlines: [[], [], []], thresholds: [0, 0, 0] },
+    { features: [], objects: [], thresholds: [0.5, 0.5, 0.5] },
   ];
   for (const findings of empty) {
     for (
