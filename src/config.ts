@@ -29,6 +29,8 @@ export interface CommonConfig {
   readonly model: string | undefined;
   /** How a model's floats are stored between nodes. */
   readonly precision: "f32" | "f16" | "auto";
+  /** File of tile shapes that were timed on this device; undefined takes the built-in ones. */
+  readonly tuningCache: string | undefined;
   /** Threads that decode tiles beside the main one; 0 decodes on the main thread. */
   readonly decoders: number;
   /** A tile that cannot be decoded ends the run, or is background and counted in the results. */
@@ -149,6 +151,11 @@ export const VARIABLES: readonly {
     meaning: "path of an ONNX model, with model.json beside it, which the onnx classifier runs",
   },
   {
+    name: "TUNING_CACHE",
+    when: "both",
+    meaning: "file that keeps which tile shapes are fastest on this GPU; unset: the built-in ones",
+  },
+  {
     name: "PRECISION",
     when: "both",
     meaning:
@@ -239,6 +246,7 @@ const common = {
   ADAPTER: v.optional(v.string()),
   NUCLEI_THRESHOLD: v.optional(number(0.01, 1, false)),
   MODEL: v.optional(path),
+  TUNING_CACHE: v.optional(path),
   PRECISION: v.optional(v.picklist(["f32", "f16", "auto"], "must be f32, f16 or auto"), "auto"),
   OUTPUT_DIR: v.optional(path),
   DEADLINE_MINUTES: v.optional(number(0.01, 1440, false), "85"),
@@ -353,6 +361,7 @@ export function readConfig(
     nucleiThreshold: env.NUCLEI_THRESHOLD,
     model: env.MODEL,
     precision: env.PRECISION,
+    tuningCache: env.TUNING_CACHE,
     outputDir: folder(env.OUTPUT_DIR, "/output", "./output"),
     deadlineMinutes: env.DEADLINE_MINUTES,
     logLevel: env.LOG_LEVEL,

@@ -86,6 +86,7 @@ Deno.test("readConfig() needs DEV=1 alone for development", () => {
     nucleiThreshold: undefined,
     model: undefined,
     precision: "auto",
+    tuningCache: undefined,
     onBadTile: "throw",
     colour: "raw",
     outputDir: "./output",

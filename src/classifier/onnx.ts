@@ -12,6 +12,7 @@ import {
   stainNormalisation,
 } from "../../kernels/stain.ts";
 import { Tensor } from "../../kernels/tensor.ts";
+import { Tuner } from "../../kernels/tuner.ts";
 import { type Context, requireGpu } from "../context.ts";
 import { appendToOutput } from "../model/append.ts";
 import { fuse } from "../model/fuse.ts";
@@ -105,9 +106,12 @@ export async function classifyWithModel(
     ? mapOf(model, output.map_mpp, { grid, geometry })
     : undefined;
   const { name, graph } = prepare(model, map?.isNumbers ? 1 : map?.factor);
+  const { tuningCache } = context.config;
+  const tuner = tuningCache === undefined ? undefined : new Tuner(gpu, tuningCache);
   const session = new Session(gpu, fuse(graph), {
     precision,
     onPrecision: (message) => log.info(message),
+    ...(tuner === undefined ? {} : { tuner }),
   });
   log.info(
     `${sidecar.name}: tiles of ${input.tile} px: ${grid.tiles.length}, at ` +
@@ -137,7 +141,9 @@ export async function classifyWithModel(
       keep: (findings) => context.keep(resultsOf(findings, sidecar, facts)),
     };
     signal.throwIfAborted();
-    return resultsOf(await runOutput(run, output, name, map, threshold), sidecar, facts);
+    const results = resultsOf(await runOutput(run, output, name, map, threshold), sidecar, facts);
+    if (tuner?.problem !== undefined) log.warn(`TUNING_CACHE: ${tuner.problem}`);
+    return results;
   } finally {
     await session.destroy();
   }

@@ -11,6 +11,7 @@ import type { Gpu } from "../../kernels/device.ts";
 import { KernelError } from "../../kernels/errors.ts";
 import { type Recorder, Recording } from "../../kernels/kernel.ts";
 import { bytesOf, Tensor } from "../../kernels/tensor.ts";
+import type { Tuner } from "../../kernels/tuner.ts";
 import { ModelError } from "../errors.ts";
 import type { Step } from "./fold.ts";
 import type { Constant } from "./graph.ts";
@@ -208,6 +209,8 @@ export class PlanBuilder {
       from: GpuValue,
       to: GpuValue,
     ) => void,
+    /** Times tiles of matrix products where it is given. */
+    readonly tuner?: Tuner,
   ) {}
 
   /** Names the node whose steps come next. */

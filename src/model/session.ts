@@ -5,6 +5,7 @@
 
 import type { Gpu } from "../../kernels/device.ts";
 import { Tensor } from "../../kernels/tensor.ts";
+import type { Tuner } from "../../kernels/tuner.ts";
 import { ModelError } from "../errors.ts";
 import type { Graph, ValueInfo } from "./graph.ts";
 import { elementCount, type HostTensor, isFloat } from "./host_tensor.ts";
@@ -27,6 +28,8 @@ export interface SessionOptions {
   readonly precision?: Precision;
   /** Told once what `auto` decided, and why. */
   readonly onPrecision?: (message: string) => void;
+  /** Times the tiles of matrix products that it does not know yet; without it the built-in ones are taken. */
+  readonly tuner?: Tuner;
 }
 
 /** Plans kept for shapes that were met before; the one that was not used for longest goes. */
@@ -137,7 +140,15 @@ export class Session {
     const key = JSON.stringify([float, this.inputs.map(({ name }) => shapes[name]), layouts]);
     let kept = this.#plans.get(key);
     if (kept === undefined) {
-      const plan = Plan.make(this.gpu, this.graph, this.#weights[float], float, shapes, layouts);
+      const plan = Plan.make(
+        this.gpu,
+        this.graph,
+        this.#weights[float],
+        float,
+        shapes,
+        layouts,
+        this.#options.tuner,
+      );
       const made: Kept = { plan, float, users: 0, held: false, gone: false };
       plan.catch(() => this.#plans.get(key) === made && this.#plans.delete(key));
       kept = made;
@@ -345,13 +356,24 @@ export class Plan {
     float: FloatType,
     shapes: Shapes,
     layouts: Readonly<Record<string, Layout>>,
+    tuner?: Tuner,
   ): Promise<Plan> {
     const specialised = specialise(graph, shapes);
     // What no kernel can take in these shapes runs on the host: that shows when kernels compile.
     const onHost = new Set<Step>();
     for (;;) {
       try {
-        return await Plan.#build(gpu, graph, weights, float, shapes, layouts, specialised, onHost);
+        return await Plan.#build(
+          gpu,
+          graph,
+          weights,
+          float,
+          shapes,
+          layouts,
+          specialised,
+          onHost,
+          tuner,
+        );
       } catch (error) {
         if (!(error instanceof StepError)) throw error;
         const { step, cause } = error;
@@ -372,8 +394,10 @@ export class Plan {
     layouts: Readonly<Record<string, Layout>>,
     { steps, values, constants }: Specialised,
     onHost: ReadonlySet<Step>,
+    tuner: Tuner | undefined,
   ): Promise<Plan> {
-    const builder = new PlanBuilder(gpu, float, weights, constants, graph.constants, convert);
+    const shared = graph.constants;
+    const builder = new PlanBuilder(gpu, float, weights, constants, shared, convert, tuner);
     const inputs: [string, GpuValue][] = [];
     for (const { name, type } of graph.inputs) {
       const shape = shapes[name]!;

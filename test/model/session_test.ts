@@ -12,6 +12,7 @@ import type { GpuValue } from "../../src/model/plan.ts";
 import { ELEMENT } from "../../src/model/proto.ts";
 import { loadModel, type Precision, Session } from "../../src/model/session.ts";
 import { ModelWriter } from "../../src/model/writer.ts";
+import { Tuner } from "../../kernels/tuner.ts";
 import { sharedGpu } from "../kernels/gpu.ts";
 import { runOnHost } from "../reference/onnx.ts";
 import { bytes as bytesOf, floats } from "../reference/random.ts";
@@ -87,6 +88,28 @@ async function check(gpu: Gpu, name: string, precision: "f32" | "f16") {
   assert.deepEqual(await session.run({ input }), actual);
   await session.destroy();
 }
+
+Deno.test("Session takes the tiles that a tuner timed, and computes the same", async () => {
+  const gpu = await sharedGpu();
+  const path = await Deno.makeTempFile({ suffix: ".json" });
+  await Deno.remove(path);
+  try {
+    const graph = await readModel(CASES["ViT"]!.make().bytes);
+    const input = images(1, 32, 9);
+    const tuner = new Tuner(gpu, path);
+    const [plain, tuned] = [
+      new Session(gpu, fuse(graph)),
+      new Session(gpu, fuse(graph), { tuner }),
+    ];
+    const [expected, actual] = [await plain.run({ input }), await tuned.run({ input })];
+    assert.ok(relativeError(actual.output!, expected.output!) <= BOUNDS.f32);
+    assert.equal(tuner.problem, undefined);
+    await plain.destroy();
+    await tuned.destroy();
+  } finally {
+    await Deno.remove(path).catch(() => {});
+  }
+});
 
 for (const name of Object.keys(CASES)) {
   Deno.test(`Session runs ${name} as the host does, node by node`, async () => {

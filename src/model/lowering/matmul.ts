@@ -1,6 +1,11 @@
 /** Products of matrices, with what was fused behind them. */
 
-import { compileMatmul, recordMatmul } from "../../../kernels/matmul.ts";
+import {
+  compileMatmul,
+  type MatmulOptions,
+  recordMatmul,
+  tuneMatmul,
+} from "../../../kernels/matmul.ts";
 import { elementCount, type HostTensor, isFloat, numbersOf } from "../host_tensor.ts";
 import { dense, type Layout } from "../layout.ts";
 import type { Node } from "../graph.ts";
@@ -98,7 +103,7 @@ const matmul: Lowering = (builder, node) => {
   const output = builder.output(reader, 0, float, shape);
   const bBatch = elementCount(bShape.slice(0, -2));
   const rows = bBatch === 1 && !turnA ? m * elementCount(batch) : m;
-  const compiled = compileMatmul(gpu, {
+  const options: MatmulOptions = {
     type: float,
     transposeA: turnA,
     transposeB: turnB,
@@ -106,7 +111,11 @@ const matmul: Lowering = (builder, node) => {
     residual: residual === undefined ? "none" : "before",
     activation: fusedActivation(reader),
     shape: [rows, k, n],
-  });
+  };
+  const compiled = builder.tuner === undefined
+    ? compileMatmul(gpu, options)
+    : tuneMatmul(builder.tuner, options, [rows, k, n])
+      .then((tile) => compileMatmul(gpu, { ...options, tile }));
   const last = (own: readonly number[], x: number, y: number, turned: boolean) => [
     ...(own.length > 2 ? own.slice(0, -2) : []),
     ...(turned ? [y, x] : [x, y]),
