@@ -65,7 +65,7 @@ async function call(
   return text(output.stdout);
 }
 
-/** The mirror that this machine's apt uses for Debian itself. */
+/** The mirror that this machine's apt uses for Debian itself. @throws {Skipped} where it names none. */
 async function mirror(): Promise<string> {
   const files = ["/etc/apt/sources.list"];
   try {
@@ -80,7 +80,7 @@ async function mirror(): Promise<string> {
     const found = /^(?:URIs:|deb(?:\s+\[[^\]]*\])?)\s+(\S+\/debian\/?)(?:\s|$)/m.exec(text)?.[1];
     if (found !== undefined) return found;
   }
-  return "http://deb.debian.org/debian";
+  throw new Skipped("apt's sources name no mirror of Debian");
 }
 
 /** apt with lists, cache and state of its own, for the other release. */
