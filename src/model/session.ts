@@ -37,7 +37,7 @@ const PLANS = 4;
 
 /**
  * Of an output's largest absolute value, how far f16 may be from f32 before `auto` takes f32: what
- * the project's own architectures stay below in f16 (issue: 2e-2 of the range).
+ * the project's own architectures stay below in f16.
  */
 const AUTO_BOUND = 2e-2;
 

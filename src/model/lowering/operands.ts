@@ -1,12 +1,12 @@
 /**
- * Operands of operators that broadcast or work along an axis, as they lie in memory.
+ * Operands of operators that broadcast, as they lie in memory.
  *
  * Kernels know dense row-major tensors. A value in another order is one too, of its physical shape;
- * so an operator on logical axes becomes one on physical axes, and all its operands must agree on
+ * so an operation with broadcasting becomes one on physical shapes, and all its operands must agree on
  * the order.
  */
 
-import { dense, hasPadding, type Layout, physicalAxis, physicalShape } from "../layout.ts";
+import { dense, hasPadding, type Layout, physicalShape } from "../layout.ts";
 import { GpuValue, type PlanBuilder, type ShapedNode } from "../plan.ts";
 
 /** A shape with ones put before it. */
@@ -82,18 +82,4 @@ export function broadcastInputs(
       : layout.order.map((axis) => ofRank(value.shape, rank)[axis]!)
   );
   return { layout, operands, shapes };
-}
-
-/** A value such that an operator along `axes` may work on its memory: without padding on any of them. */
-export function alongAxes(
-  builder: PlanBuilder,
-  { reader }: ShapedNode,
-  i: number,
-  axes: readonly number[],
-): { readonly value: GpuValue; readonly axes: readonly number[] } {
-  let value = builder.input(reader, i);
-  if (hasPadding(value.shape, value.layout) && axes.includes(value.layout.order.at(-1)!)) {
-    value = builder.input(reader, i, { order: value.layout.order, padded: false });
-  }
-  return { value, axes: axes.map((axis) => physicalAxis(value.layout, axis)) };
 }
